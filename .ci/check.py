@@ -1,0 +1,185 @@
+"""What the tools do not check themselves; `.ci/run` calls these, each exits 1 with the list of what is wrong.
+
+    python .ci/check.py notebooks            every notebook is valid, executed, without errors, machine paths or misspelt flags
+    python .ci/check.py files                no tracked text names a machine's folder, and no data is tracked
+    python .ci/check.py commands             README.md gives the commands that CI runs
+    python .ci/check.py completed LOG        the log of `nbdev_test --do_print` completes every notebook
+    python .ci/check.py canary FOLDER        write a notebook that passes and one that fails
+    python .ci/check.py run NOTEBOOK FOLDER  papermill's notebook is executed, and one run under FOLDER has its metrics
+    python .ci/check.py failure NOTEBOOK WORD...   papermill's notebook is kept and ends in an error with these words
+"""
+import ast, configparser, json, re, subprocess, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').glob('*.ipynb') if p.name[0] not in '_.')
+SETTINGS = configparser.ConfigParser(delimiters=['='], interpolation=None)
+SETTINGS.read(ROOT/'settings.ini', encoding='utf-8')
+FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split())
+# the directives in use; another one is taken for a misspelling
+DIRECTIVES = FLAGS | {'default_exp', 'export', 'exporti', 'exports', 'hide', 'echo:', 'fig-cap:', 'code-fold:', 'warning:', 'output:'}
+MACHINE = re.compile(r'(?<![\w.~/*])/(?:home|root|Users|tmp|mnt|opt|var|work|workspace|private|content|kaggle)/[\w.-]|[A-Z]:\\\\?Users|site-packages')
+README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
+
+text = lambda x: x if isinstance(x, str) else ''.join(x or '')
+load = lambda path: json.loads(Path(path).read_text(encoding='utf-8'))
+
+def done(problems, what):
+    "Print the problems and exit 1, or print what was found good."
+    if problems: sys.exit('\n'.join(map(str, problems)) + f'\n{len(problems)} problems')
+    print(f'| {what}')
+
+def directives(source):
+    "Every `#|` line of a cell as (line number, its first word, whether it stands before the code)."
+    out, leading = [], True
+    for n, line in enumerate(source.split('\n')):
+        found = re.match(r'\s*#\s*\|\s*(\S+)', line)
+        if found: out.append((n, found[1], leading and line.startswith('#|')))
+        elif line.strip(): leading = False
+    return out
+
+def output_text(out):
+    "What a reader sees of an output, pictures left out."
+    parts = [text(out.get('text'))] + [text(v) for k, v in out.get('data', {}).items() if k.startswith('text/')]
+    return re.sub(r'base64,[A-Za-z0-9+/=\s]+', '', '\n'.join(parts + list(out.get('traceback', []))))
+
+def shows(source):
+    "'picture', 'output' or None: what running the cell surely leaves, read from its top-level statements."
+    try: body = ast.parse(source).body
+    except SyntaxError: return None  # a magic
+    names = [ast.unparse(n.value.func) for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
+    calls = {ast.unparse(n.func) for s in body if not isinstance(s, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(s) if isinstance(n, ast.Call)}
+    if 'plt.subplots' in calls and 'plt.close' not in calls: return 'picture'
+    if {'print', 'display'} & set(names): return 'output'
+    last = body[-1] if body else None
+    silent = source.rstrip().endswith(';')
+    return 'output' if isinstance(last, ast.Expr) and isinstance(last.value, (ast.Name, ast.Attribute, ast.JoinedStr)) and not silent else None
+
+def code_problems(name, c):
+    "What is wrong with one code cell."
+    source, outputs = text(c['source']), c.get('outputs', [])
+    given = directives(source)
+    words = {w for _, w, ok in given if ok}
+    for n, w, ok in given:
+        if w not in DIRECTIVES: yield f'`#| {w}` is not one of the directives in use'
+        elif not ok: yield f'`#| {w}` counts only on the first lines of a cell'
+    for o in outputs:
+        if o['output_type'] == 'error': yield f"saved with an error: {o.get('ename')}: {o.get('evalue')}"
+        found = MACHINE.search(output_text(o))
+        if found: yield f'an output names a machine path: …{found[0]}…'
+        if re.search(r' at 0x[0-9a-f]{6,}', output_text(o)): yield 'an output holds a memory address'
+    if words & (FLAGS | {'export', 'exporti', 'exports'}): return
+    wants = shows(source)
+    pictures = [o for o in outputs if any(k.startswith('image/') for k in o.get('data', {}))]
+    if wants and not outputs: yield 'it was saved without being run: its output is missing'
+    elif wants == 'picture' and not pictures: yield 'its figure is missing'
+
+def import_problems(name, c, number):
+    "An exported or test import from a notebook with a higher number."
+    own = name[:2]
+    for mod in re.findall(r'^\s*(?:from|import) mhcvse\.(\w+)', text(c['source']), re.M):
+        if own.isdigit() and number.get(mod, '00') > own: yield f'imports mhcvse.{mod}, which comes later ({number[mod]})'
+
+def style_problems(c):
+    "Exported definitions without a docstring, or over 40 lines."
+    source = text(c['source'])
+    if not any(w == 'export' for _, w, _ in directives(source)): return
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef): continue
+        lines = node.end_lineno - node.lineno + 1
+        if lines > 40: yield f'{node.name} is {lines} lines long'
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not ast.get_docstring(node): yield f'{node.name} has no docstring'
+
+def notebooks():
+    "Every saved notebook is what a clean run leaves."
+    import nbformat
+    problems, flagged, exported, number = [], 0, {}, {}
+    for path in NOTEBOOKS:
+        for c in load(path)['cells']:
+            found = re.search(r'^#\|\s*default_exp\s+(\S+)', text(c['source']), re.M) if c['cell_type'] == 'code' else None
+            if found:
+                if found[1] in exported: problems.append(f'{path.name}: {found[1]} is already the module of {exported[found[1]]}')
+                exported[found[1]], number[found[1]] = path.name, path.name[:2]
+    for path in NOTEBOOKS:
+        nb = load(path)
+        say = lambda i, c, ps: problems.extend(f"{path.name}, cell {i} ({text(c['source']).strip().splitlines()[0][:60] if text(c['source']).strip() else 'empty'}): {p}" for p in ps)
+        try: nbformat.validate(nb)
+        except nbformat.ValidationError as e: problems.append(f'{path.name}: not a valid notebook: {e.message}')
+        ids = [c.get('id') for c in nb['cells']]
+        if None in ids or len(set(ids)) < len(ids): problems.append(f'{path.name}: cell ids are missing or doubled')
+        first = text(nb['cells'][0]['source']) if nb['cells'] else ''
+        if not re.match(r'# .+\n+> .+', first): problems.append(f'{path.name}: its first cell should be a title and a one-sentence `>` subtitle')
+        if path.stat().st_size > 3_000_000: problems.append(f'{path.name}: {path.stat().st_size/1e6:.1f} MB')
+        for i, c in enumerate(nb['cells']):
+            if re.search(r'^(<{7}|>{7}|={7})( |$)', text(c['source']), re.M): say(i, c, ['a merge conflict'])
+            if c['cell_type'] != 'code': continue
+            say(i, c, [*code_problems(path.name, c), *import_problems(path.name, c, number), *style_problems(c)])
+            flagged += any(w in FLAGS for _, w, _ in directives(text(c['source']))) and not c.get('outputs')
+        tags = [c for c in nb['cells'] if 'parameters' in c['metadata'].get('tags', [])]
+        if path.stem == '99_reproduce' and len(tags) != 1: problems.append(f'{path.name}: {len(tags)} cells are tagged `parameters`, not 1: papermill would run the defaults')
+    if not NOTEBOOKS: problems.append('there are no notebooks')
+    done(problems, f'{len(NOTEBOOKS)} notebooks, {len(exported)} modules; {flagged} flagged cells are saved without output')
+
+def files():
+    "No tracked text names a folder of a machine; no data, weights or large file is tracked."
+    tracked = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    problems = []
+    for name in filter(None, tracked.split('\0')):
+        path = ROOT/name
+        if not path.is_file(): continue
+        if path.stat().st_size > 5_000_000: problems.append(f'{name}: {path.stat().st_size/1e6:.1f} MB')
+        if path.suffix in {'.npy', '.h5', '.safetensors', '.pt', '.pth', '.tar', '.pkl'}: problems.append(f'{name}: data or weights')
+        if path.suffix in {'.ipynb', '.png', '.jpg', '.gif'} or path.resolve() == Path(__file__).resolve(): continue
+        for n, line in enumerate(path.read_text(encoding='utf-8', errors='replace').split('\n'), 1):
+            found = MACHINE.search(line)
+            if found: problems.append(f'{name}:{n}: a machine path: …{found[0]}…')
+            if path.name != 'LICENSE' and re.search(r'--(extra-)?index-url|--find-links', line): problems.append(f'{name}:{n}: names a registry')
+    done(problems, 'no machine path, registry or data')
+
+def commands():
+    "README.md has the commands that `.ci/run` runs."
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    done([f'README.md does not say `{c}`' for c in README_COMMANDS if c not in readme], f'README.md gives {len(README_COMMANDS)} commands that are run here')
+
+def completed(log):
+    "Every notebook is among those `nbdev_test` completed, and it said so."
+    lines = Path(log).read_text(encoding='utf-8')
+    seen = {Path(m).name for m in re.findall(r'^- Completed (.+\.ipynb)', lines, re.M)}
+    problems = [f'{p.name} was not run' for p in NOTEBOOKS if p.name not in seen]
+    if 'Success.' not in lines: problems.append('nbdev_test did not report success')
+    done(problems, f'{len(seen)} notebooks run')
+
+def canary(folder):
+    "`good.ipynb` passes unless its flagged cell runs; `bad.ipynb` fails."
+    cell = lambda i, s: dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s)
+    for name, sources in dict(good=['assert True', '#| slow\nassert False'], bad=['assert True', 'assert False']).items():
+        nb = dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')),
+                  cells=[cell(i, s) for i, s in enumerate(sources)])
+        (Path(folder)/f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+
+def run(notebook, folder):
+    "One run under `folder` with metrics; the notebook is executed to its end without an error."
+    cells = [c for c in load(notebook)['cells'] if c['cell_type'] == 'code']
+    problems = [f'cell {i} was not executed' for i, c in enumerate(cells) if c['execution_count'] is None and text(c['source']).strip()]
+    found = sorted(Path(folder).glob('**/metrics.json'))
+    if len(found) != 1: problems.append(f'{len(found)} metrics.json under {folder}, not 1: {[str(f) for f in found]}')
+    for f in found:
+        if not isinstance(load(f).get('mR'), (int, float)): problems.append(f'{f.name} has no mR')
+        history = f.with_name('history.json')
+        epochs = load(history) if history.exists() else []
+        if isinstance(epochs, dict): epochs = next(iter(epochs.values()))
+        if len(epochs) != 2: problems.append(f'history.json has {len(epochs)} epochs, not the 2 that were asked for')
+    if not any('parameters' in str(c['metadata'].get('tags')) for c in cells): problems.append('no parameters were injected')
+    done(problems, f"{len(cells)} cells; mR {', '.join(str(load(f).get('mR')) for f in found)} on the demonstration after 2 epochs")
+
+def failure(notebook, *words):
+    "The executed notebook is there, and its error says these words."
+    errors = [f"{o.get('ename')}: {o.get('evalue')}" for c in load(notebook)['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    done([f'no error says {w!r}: {errors}' for w in words if not any(w in e for e in errors)], '; '.join(errors))
+
+if __name__ == '__main__':
+    commands_ = dict(notebooks=notebooks, files=files, commands=commands, completed=completed, canary=canary, run=run, failure=failure)
+    if len(sys.argv) < 2 or sys.argv[1] not in commands_: sys.exit(__doc__)
+    commands_[sys.argv[1]](*sys.argv[2:])
