@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['KS', 'ranks', 'check_captions', 'block_ranks', 'image_ranks', 'joint_embedding', 'similarity_ranks', 'recalls',
-           'retrieval_metrics', 'resampled_metrics', 'percentiles', 'bootstrap', 'bootstrap_difference',
-           'binomial_interval', 'chance_recalls']
+           'retrieval_metrics', 'flat', 'chance_recalls', 'binomial_interval', 'draw_counts', 'resampled_metrics',
+           'percentiles', 'bootstrap', 'bootstrap_difference', 'seed_interval']
 
 # %% ../nbs/32_metrics.ipynb #7e7b91a1
-import numpy as np
 import torch
 from scipy import stats
 from .core import InputError, generator
@@ -72,7 +71,7 @@ def joint_embedding(
     if len(parts) != len(weights): raise InputError(f"{len(parts)} embeddings and {len(weights)} weights: give one weight for each.")
     return torch.cat([w*p.double() for p, w in zip(parts, weights)], 1)
 
-# %% ../nbs/32_metrics.ipynb #92e74d24
+# %% ../nbs/32_metrics.ipynb #23e7f024
 def similarity_ranks(
     img,           # (I, D) image embeddings, or a sequence of K (fused, consensus)
     txt,           # (M, D) caption embeddings, or as many
@@ -83,8 +82,9 @@ def similarity_ranks(
     "Ranks of images and of captions as `image_ranks` gives them, without holding all scores at once."
     a, b = joint_embedding(img, weights), joint_embedding(txt, [1.]*len(weights))
     own, idx = caption_image.to(a.device), torch.arange(len(a), device=a.device)
+    if len(own) != len(b): raise InputError(f"{len(b)} captions are embedded and caption_image names the images of {len(own)}.")
     check_captions(own, len(a))
-    return (block_ranks(lambda s: (a[s] @ b.T).float(), idx, own, block), block_ranks(lambda s: (b[s] @ a.T).float(), own, idx, block))
+    return block_ranks(lambda s: (a[s] @ b.T).float(), idx, own, block), block_ranks(lambda s: (b[s] @ a.T).float(), own, idx, block)
 
 # %% ../nbs/32_metrics.ipynb #33915e0c
 KS = (1, 5, 10)
@@ -108,71 +108,14 @@ def retrieval_metrics(
     rsum = sum(out[k][f'R@{n}'] for k in out for n in KS)
     return {**out, 'rSum': rsum, 'mR': rsum/(2*len(KS))}
 
-# %% ../nbs/32_metrics.ipynb #5c476705
-def resampled_metrics(
-    i2t,           # (I,) ranks of images as queries
-    t2i,           # (M,) ranks of captions as queries
-    caption_image, # (M,) the image of each caption
-    n=1000,        # resamples
-    seed=0,        # the same seed draws the same images
-):
-    "name -> (n,) float64: each recall ('i2t R@1'), rSum and mR on test sets of I images drawn with replacement, with their captions."
-    i2t, t2i, own = (x.cpu() for x in (i2t, t2i, caption_image))
-    size, out = len(i2t), {}
-    draws = torch.randint(size, (n, size), generator=generator('bootstrap', seed))
-    times = torch.zeros(n, size, dtype=torch.float64).scatter_add_(1, draws, torch.ones(n, size, dtype=torch.float64))
-    for name, r, image in (('i2t', i2t, torch.arange(size)), ('t2i', t2i, own)):
-        per_image = lambda x: torch.zeros(size, dtype=torch.float64).index_add_(0, image, x.double())
-        count = times @ per_image(torch.ones(len(r)))
-        for k in KS: out[f'{name} R@{k}'] = 100*(times @ per_image(r <= k))/count
-    rsum = sum(out.values())
-    return {**out, 'rSum': rsum, 'mR': rsum/len(out)}
-
-# %% ../nbs/32_metrics.ipynb #f8f4a5d4
-def percentiles(
-    samples,   # name -> (n,) resampled values
-    level=.95, # of the interval
-):
-    "name -> (low, high): the middle `level` of the values."
-    q = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.float64)
-    return {k: tuple(v.quantile(q).tolist()) for k, v in samples.items()}
-
 # %% ../nbs/32_metrics.ipynb #5fe5d9b3
-def bootstrap(
-    i2t,           # (I,) ranks of images as queries
-    t2i,           # (M,) ranks of captions as queries
-    caption_image, # (M,) the image of each caption
-    n=1000,        # resamples
-    seed=0,        # of the draws
-    level=.95,     # of the interval
+def flat(
+    metrics, # as `retrieval_metrics` gives them
 ):
-    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions."
-    return percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level)
+    "'i2t R@1', ..., 'rSum', 'mR' -> value."
+    return {f'{a} {b}' if b else a: v for a, d in metrics.items() for b, v in (d.items() if isinstance(d, dict) else [('', d)])}
 
-# %% ../nbs/32_metrics.ipynb #aa9de6bd
-def bootstrap_difference(
-    a,             # (i2t, t2i) ranks of one system
-    b,             # (i2t, t2i) ranks of another on the same test set
-    caption_image, # (M,) the image of each caption
-    n=1000,        # resamples
-    seed=0,        # of the draws
-    level=.95,     # of the interval
-):
-    "name -> (low, high) of b minus a; both are resampled with the same images."
-    x, y = (resampled_metrics(*s, caption_image, n, seed) for s in (a, b))
-    return percentiles({k: y[k] - x[k] for k in x}, level)
-
-# %% ../nbs/32_metrics.ipynb #7691e8ae
-def binomial_interval(
-    recall,    # percent
-    n,         # queries it was measured on
-    level=.95, # of the interval
-):
-    "(low, high) percent: Wilson's interval of a recall, were the queries independent."
-    ci = stats.binomtest(round(recall*n/100), n).proportion_ci(level, method='wilson')
-    return 100*ci.low, 100*ci.high
-
-# %% ../nbs/32_metrics.ipynb #0d352175
+# %% ../nbs/32_metrics.ipynb #0e27e055
 def chance_recalls(
     caption_image, # (M,) the image of each caption
     n_images,      # I
@@ -185,3 +128,88 @@ def chance_recalls(
            't2i': {f'R@{k}': 100*min(k, n_images)/n_images for k in ks}}
     rsum = sum(sum(d.values()) for d in out.values())
     return {**out, 'rSum': rsum, 'mR': rsum/(2*len(ks))}
+
+# %% ../nbs/32_metrics.ipynb #7691e8ae
+def binomial_interval(
+    recall,    # percent
+    n,         # queries it was measured on
+    level=.95, # of the interval
+):
+    "(low, high) percent: Wilson's interval of a recall, were the queries independent."
+    ci = stats.binomtest(round(recall*n/100), n).proportion_ci(level, method='wilson')
+    return 100*ci.low, 100*ci.high
+
+# %% ../nbs/32_metrics.ipynb #8e69bb33
+def draw_counts(
+    size,   # I
+    n=1000, # resamples
+    seed=0, # the same seed draws the same images
+):
+    "(n, I) float64: how often each resample of I images holds each image."
+    draws = torch.randint(size, (n, size), generator=generator('bootstrap', seed))
+    return torch.zeros(n, size, dtype=torch.float64).scatter_add_(1, draws, torch.ones(n, size, dtype=torch.float64))
+
+# %% ../nbs/32_metrics.ipynb #ba650f43
+def resampled_metrics(
+    i2t,           # (I,) ranks of images as queries
+    t2i,           # (M,) ranks of captions as queries
+    caption_image, # (M,) the image of each caption
+    n=1000,        # resamples
+    seed=0,        # the same seed draws the same images
+):
+    "name -> (n,) float64: each recall ('i2t R@1', ...), rSum and mR on I images drawn with replacement, with their captions."
+    i2t, t2i, own = (x.cpu() for x in (i2t, t2i, caption_image))
+    if len(own) != len(t2i): raise InputError(f"{len(t2i)} captions are ranked and caption_image names the images of {len(own)}.")
+    check_captions(own, len(i2t))
+    counts, out = draw_counts(len(i2t), n, seed), {}
+    for name, r, image in (('i2t', i2t, torch.arange(len(i2t))), ('t2i', t2i, own)):
+        total = lambda x: counts @ torch.zeros(len(i2t), dtype=torch.float64).index_add_(0, image, x.double())
+        for k in KS: out[f'{name} R@{k}'] = 100*total(r <= k)/total(torch.ones(len(r)))
+    rsum = sum(out.values())
+    return {**out, 'rSum': rsum, 'mR': rsum/len(out)}
+
+# %% ../nbs/32_metrics.ipynb #aaee151d
+def percentiles(
+    samples,   # name -> (n,) resampled values
+    level=.95, # of the interval
+):
+    "name -> (low, high): the middle `level` of the values; empty when nothing was resampled."
+    q = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.float64)
+    return {k: tuple(v.quantile(q).tolist()) for k, v in samples.items() if len(v)}
+
+# %% ../nbs/32_metrics.ipynb #17fa021a
+def bootstrap(
+    i2t,           # (I,) ranks of images as queries
+    t2i,           # (M,) ranks of captions as queries
+    caption_image, # (M,) the image of each caption
+    n=1000,        # resamples; 0: no intervals
+    seed=0,        # of the draws
+    level=.95,     # of the interval
+):
+    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions."
+    return percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level)
+
+# %% ../nbs/32_metrics.ipynb #8161fb0e
+def bootstrap_difference(
+    a,             # (i2t, t2i) ranks of one system
+    b,             # (i2t, t2i) ranks of another on the same test set
+    caption_image, # (M,) the image of each caption
+    n=1000,        # resamples; 0: no intervals
+    seed=0,        # of the draws
+    level=.95,     # of the interval
+):
+    "name -> (low, high) of b minus a; both are resampled with the same images."
+    x, y = (resampled_metrics(*s, caption_image, n, seed) for s in (a, b))
+    return percentiles({k: y[k] - x[k] for k in x}, level)
+
+# %% ../nbs/32_metrics.ipynb #b60feb54
+def seed_interval(
+    values,    # one number per seed: a metric, or a difference between two systems of the same seed
+    level=.95, # of the interval
+):
+    "(mean, sd, low, high) over seeds; Student's t, so two seeds give a very wide interval."
+    x = torch.as_tensor(values, dtype=torch.float64)
+    if len(x) < 2: raise InputError(f"{len(x)} seeds have no spread: run at least two, better five.")
+    mean, sd = x.mean().item(), x.std().item()
+    half = stats.t.ppf((1 + level)/2, len(x) - 1).item()*sd/len(x)**.5
+    return mean, sd, mean - half, mean + half

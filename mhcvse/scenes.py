@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'MEANING', 'ANYTHING', 'NUMBER', 'VERBS', 'DOES', 'WAYS', 'PLACES', 'SIZE', 'RADIUS', 'RELATIONS', 'CONVERSE',
-           'CLUTTER', 'OUTLINES', 'ZOOM', 'RGB', 'SKY', 'GROUND', 'TEMPLATES', 'VERSION', 'SIZES', 'SWAPS', 'Dice',
+           'CLUTTER', 'OUTLINES', 'ZOOM', 'RGB', 'SKY', 'GROUND', 'TEMPLATES', 'VERSION', 'COUNTS', 'SWAPS', 'Dice',
            'Thing', 'Scene', 'overlap', 'related', 'make_thing', 'make_things', 'put', 'arrange', 'litter',
-           'make_scene', 'make_twin', 'outline', 'gradient', 'horizon_line', 'backdrop', 'details', 'draw_clutter',
-           'paint', 'draw_thing', 'render', 'Phrase', 'Caption', 'holds', 'word', 'refer', 'doing', 'fill',
-           'say_relation', 'say_size', 'say_listing', 'say_counting', 'say_place', 'say_moving', 'say_vaguely',
-           'describe', 'World', 'region_boxes', 'numbered_scene', 'make_world', 'random_weights', 'RegionNet', 'crops',
-           'region_net', 'region_features', 'world_store', 'open_scenes', 'Probe', 'swap_attribute', 'swap_relation',
-           'swap_number', 'swap_probes', 'as_world', 'probe_score']
+           'make_scene', 'make_twin', 'outline', 'gradient', 'horizon_line', 'details', 'backdrop', 'draw_clutter',
+           'paint', 'draw_thing', 'render', 'Phrase', 'Caption', 'bag', 'holds', 'word', 'refer', 'doing', 'fill',
+           'say_relation', 'say_size', 'say_sides', 'say_listing', 'say_counting', 'say_place', 'say_moving',
+           'say_vaguely', 'describe', 'region_boxes', 'World', 'numbered_scene', 'make_world', 'show_scene',
+           'show_scenes', 'random_weights', 'RegionNet', 'crops', 'region_net', 'region_features', 'world_store',
+           'is_intact', 'open_scenes', 'Probe', 'swap_attribute', 'swap_relation', 'swap_number', 'as_world',
+           'swap_probes', 'probe_score']
 
 # %% ../nbs/14_scenes.ipynb #ea980141
-import functools, itertools
+import functools, itertools, re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,7 @@ RELATIONS = {
     'left': ('left of', 'to the left of'), 'right': ('right of', 'to the right of'), 'above': ('above', 'over', 'higher than'), 'below': ('below', 'under', 'beneath'),
     'near': ('next to', 'beside', 'near', 'close to'), 'far': ('far from', 'a long way from'), 'front': ('in front of',), 'behind': ('behind', 'half hidden behind'),
     'bigger': ('bigger than', 'larger than'), 'smaller': ('smaller than',),
+    'sides': ('on the left',), 'levels': ('at the top',), # of the picture, and the other thing on the right or at the bottom
 }
 CONVERSE = {'right': 'left', 'below': 'above', 'behind': 'front', 'smaller': 'bigger'}
 
@@ -123,9 +125,9 @@ def related(
     "Whether `x` stands in the relation to `y`."
     if name in CONVERSE: return related(CONVERSE[name], y, x, not x_in_front, loose)
     dx, dy, gap = y.cx - x.cx, y.cy - x.cy, max(abs(x.cx - y.cx), abs(x.cy - y.cy)) - x.r - y.r
-    if loose: return {'left': dx > 0, 'above': dy > 0, 'bigger': x.r >= y.r, 'front': x_in_front or not overlap(x, y)}.get(name, True)
+    if loose: return {'left': dx > 0, 'above': dy > 0, 'sides': dx > 0, 'levels': dy > 0, 'bigger': x.r >= y.r, 'front': x_in_front or not overlap(x, y)}.get(name, True)
     return {'left': dx > 1.2*abs(dy) and dx > 12, 'above': dy > 1.2*abs(dx) and dy > 12, 'bigger': x.r > 1.3*y.r, 'front': x_in_front and overlap(x, y),
-            'near': 0 <= gap < 8, 'far': gap > 36}[name]
+            'near': 0 <= gap < 8, 'far': gap > 36, 'sides': x.cx < 40 and y.cx > 56, 'levels': x.cy < 38 and y.cy > 58}[name]
 
 # %% ../nbs/14_scenes.ipynb #54f7fc13
 def make_thing(
@@ -264,11 +266,12 @@ GROUND = {'meadow': ((132, 190, 92), (84, 148, 66)), 'beach': ((240, 220, 170), 
           'snow': ((250, 252, 255), (222, 232, 244)), 'night': ((34, 58, 52), (18, 32, 34)), 'room': ((178, 124, 80), (140, 92, 56)), 'desert': ((222, 158, 96), (184, 112, 62))}
 
 # %% ../nbs/14_scenes.ipynb #4024ca1e
+@functools.lru_cache(512)
 def gradient(
-    top, bottom, # colours
+    top, bottom, # colours, (3,) tuples
     w, h,        # pixels
 ):
-    "A picture that goes from one colour to the other."
+    "A picture that goes from one colour to the other; copy it before drawing."
     ramp = np.linspace(np.array(top, float), np.array(bottom, float), h)[:, None]
     return Image.fromarray(np.broadcast_to(ramp.round().astype(np.uint8), (h, w, 3)).copy())
 
@@ -282,25 +285,6 @@ def horizon_line(
     high = {'meadow': 9, 'night': 12, 'desert': 10, 'snow': 7}.get(scene.setting, 0)
     x, phase, waves = np.linspace(0, size, 49), d.between(0, 628)/100, d.between(6, 14)/1000
     return [(a, b) for a, b in zip(x, y + high*np.sin(waves*x + phase))]
-
-# %% ../nbs/14_scenes.ipynb #3a4eaefc
-def backdrop(
-    scene, # a `Scene`
-    d,     # `Dice`
-):
-    "The empty setting, zoomed."
-    size, y, kind = SIZE*ZOOM, scene.horizon*ZOOM, scene.setting
-    im, ground = gradient(*SKY[kind], size, size), Image.new('L', (size, size))
-    draw, line = ImageDraw.Draw(im), horizon_line(scene, d)
-    if kind == 'night':
-        for _ in range(26): x, v = d.between(0, size), d.between(0, y); draw.ellipse((x, v, x + 2, v + 2), fill=(250, 250, 220))
-    if kind == 'beach': draw.rectangle((0, y - 36, size, y), fill=(84, 170, 196)); draw.rectangle((0, y - 6, size, y), fill=(222, 240, 240))
-    if kind == 'room':
-        for x in range(d.between(0, 30), size, 36): draw.rectangle((x, 0, x + 14, y), fill=(226, 204, 178))
-    if kind == 'desert': x, r = d.between(60, size - 60), 30; draw.ellipse((x - r, y - 10 - r, x + r, y - 10 + r), fill=(255, 226, 150))
-    ImageDraw.Draw(ground).polygon([*line, (size, size), (0, size)], fill=255)
-    im.paste(gradient(*GROUND[kind], size, size), (0, 0), ground)
-    return details(im, scene, d)
 
 # %% ../nbs/14_scenes.ipynb #d5cf0763
 def details(
@@ -321,6 +305,25 @@ def details(
             x, v = d.between(0, size), d.between(y, size)
             draw.line((x, v, x, v - 5) if scene.setting in ('meadow', 'night') else (x, v, x + 3, v), fill=ink, width=2)
     return im
+
+# %% ../nbs/14_scenes.ipynb #9df98ec9
+def backdrop(
+    scene, # a `Scene`
+    d,     # `Dice`
+):
+    "The empty setting, zoomed."
+    size, y, kind = SIZE*ZOOM, scene.horizon*ZOOM, scene.setting
+    im, ground = gradient(*SKY[kind], size, size).copy(), Image.new('L', (size, size))
+    draw, line = ImageDraw.Draw(im), horizon_line(scene, d)
+    if kind == 'night':
+        for _ in range(26): x, v = d.between(0, size), d.between(0, y); draw.ellipse((x, v, x + 2, v + 2), fill=(250, 250, 220))
+    if kind == 'beach': draw.rectangle((0, y - 36, size, y), fill=(84, 170, 196)); draw.rectangle((0, y - 6, size, y), fill=(222, 240, 240))
+    if kind == 'room':
+        for x in range(d.between(0, 30), size, 36): draw.rectangle((x, 0, x + 14, y), fill=(226, 204, 178))
+    if kind == 'desert': x, r = d.between(60, size - 60), 30; draw.ellipse((x - r, y - 10 - r, x + r, y - 10 + r), fill=(255, 226, 150))
+    ImageDraw.Draw(ground).polygon([*line, (size, size), (0, size)], fill=255)
+    im.paste(gradient(*GROUND[kind], size, size), (0, 0), ground)
+    return details(im, scene, d)
 
 # %% ../nbs/14_scenes.ipynb #d833477d
 def draw_clutter(
@@ -349,7 +352,7 @@ def paint(
     "The surface of a thing: its colour, lit from above, with its texture."
     base = np.array(RGB[t.colour], float)
     ink = tuple(int(v) for v in (base*.62 if base.sum() > 560 else base + .55*(255 - base)))
-    im = gradient(base + .18*(255 - base), base*.86, w, w)
+    im = gradient(tuple(base + .18*(255 - base)), tuple(base*.86), w, w).copy()
     draw, step = ImageDraw.Draw(im), max(9, w//6)
     if t.texture == 'striped':
         for x in range(-w, w, step): draw.line((x, w, x + w, 0), fill=ink, width=max(3, int(step*.42)))
@@ -416,6 +419,13 @@ class Caption(NamedTuple):
     relation: str = '' # a key of RELATIONS that the first phrase has to the second, or ''
     fill: tuple = ()   # (slot, words) of the other slots
     def __str__(self): return self.template.format(**dict(self.fill), **dict(zip('abc', map(str, self.phrases))))
+
+# %% ../nbs/14_scenes.ipynb #a3f9521a
+def bag(
+    caption, # a `Caption` or a string
+):
+    "The words of a caption in alphabetical order."
+    return sorted(re.findall(r'\w+', str(caption)))
 
 # %% ../nbs/14_scenes.ipynb #8121ec81
 def holds(
@@ -498,6 +508,8 @@ TEMPLATES = {k: v.split(' | ') for k, v in {
     'place': '{a} {verb} {place} | {place} {verb} {a} | {a} is {ing} {place} | {a} {place} | there is {a} {ing} {place} | {place}, {a} {verb}',
     'moving': '{a} {verb} {way} | {a} is {ing} {way} | {a} is seen {ing} {way} {here} | {a} {ing} {way} {here} | {here}, {a} {verb} {way}',
     'size': '{a} is {rel} {b} | {a} that is {rel} {b} | {a} {verb} {place} and is {rel} {b} | {here}, {a} is {rel} {b} | {a}, {rel} {b}',
+    'sides': '{a} {rel} and {b} on the right | {rel} {verb} {a}, on the right {b} | {a} {rel}, {b} on the right | {here}, {a} {rel} and {b} on the right',
+    'levels': '{a} {rel} and {b} at the bottom | {rel} {verb} {a}, at the bottom {b} | {a} {rel}, {b} at the bottom | {here}, {a} {rel} and {b} at the bottom',
     'vague': '{many} {things} {here} | there are {many} {things} {here} | {many} colourful {things} {here} | something {colour} and something {other} {here} | '
              'something {colour} {place} | {here} we see {many} {things} | a picture of {many} {things} {here}',
 }.items()}
@@ -526,6 +538,15 @@ def say_size(
 ):
     "A caption that compares two sizes."
     return say_relation(d, scene, ('bigger', 'smaller'), leave=('size',), style='size')
+
+# %% ../nbs/14_scenes.ipynb #3f31df1c
+def say_sides(
+    d,     # `Dice`
+    scene, # a `Scene`
+):
+    "A caption that says where in the picture two things are."
+    style = d.pick(('sides', 'sides', 'levels'))
+    return say_relation(d, scene, (style,), style=style)
 
 # %% ../nbs/14_scenes.ipynb #797ebf10
 def say_listing(
@@ -591,7 +612,7 @@ def describe(
 ):
     "`n` differently worded captions, all true."
     d, found = Dice(*key), {}
-    ways = d.shuffle([say_relation, say_relation, say_listing, say_counting, say_place, say_moving, say_size])
+    ways = d.shuffle([say_relation, say_relation, say_listing, say_counting, say_place, say_moving, say_size, say_sides])
     if d.chance(.5): ways.insert(0, say_vaguely)
     for way in itertools.chain(ways, itertools.cycle((say_relation, say_place, say_listing))):
         c = way(d, scene)
@@ -599,24 +620,7 @@ def describe(
         if len(found) == n: return tuple(d.shuffle(list(found.values())))
 
 # %% ../nbs/14_scenes.ipynb #3dd8d4cd
-VERSION, SIZES = 1, dict(train=1500, dev=200, test=500)
-
-# %% ../nbs/14_scenes.ipynb #618e4e51
-@dataclass(frozen=True)
-class World:
-    "Scenes with their captions, and what they were made from."
-    seed: int       # whole number
-    sizes: dict     # scenes of each split
-    scenes: list    # N of `Scene`
-    captions: list  # N tuples of five `Caption`s
-    split: list     # N of 'train', 'dev', 'test'
-    names: list     # N
-    @property
-    def texts(self): return [str(c) for cs in self.captions for c in cs]
-    @property
-    def hash(self): return content_hash(self.texts, self.boxes[0].tolist())
-    @property
-    def boxes(self): return region_boxes(self.scenes)
+VERSION, COUNTS = 1, dict(train=1500, dev=200, test=500)
 
 # %% ../nbs/14_scenes.ipynb #e6e9d7af
 def region_boxes(
@@ -629,6 +633,21 @@ def region_boxes(
     for b, r in zip(boxes, rows): b[:len(r)] = r
     return boxes, n
 
+# %% ../nbs/14_scenes.ipynb #a75ca681
+@dataclass(frozen=True)
+class World:
+    "Scenes with their captions, and what they were made from."
+    seed: int       # whole number
+    sizes: dict     # scenes of each split
+    scenes: list    # N of `Scene`
+    captions: list  # N tuples of five `Caption`s
+    split: list     # N of 'train', 'dev', 'test'
+    names: list     # N
+    @property
+    def texts(self): return [str(c) for cs in self.captions for c in cs]
+    @property
+    def hash(self): return content_hash(self.texts, region_boxes(self.scenes)[0].tolist())
+
 # %% ../nbs/14_scenes.ipynb #c8b59742
 def numbered_scene(
     seed,  # of the world
@@ -636,14 +655,14 @@ def numbered_scene(
     i,     # number of the scene in its split
 ):
     "A scene of a world: now and then an odd-numbered one is the twin of the one before."
-    if i % 2 and Dice(seed, split, i, 4).chance(.4): return make_twin(make_scene(seed, split, i - 1, 1), seed, split, i, 2)
+    if i % 2 and Dice(seed, split, i, 4).chance(.5): return make_twin(make_scene(seed, split, i - 1, 1), seed, split, i, 2)
     return make_scene(seed, split, i, 1)
 
-# %% ../nbs/14_scenes.ipynb #e745470e
+# %% ../nbs/14_scenes.ipynb #8e69a68f
 def make_world(
-    n_train=SIZES['train'], # scenes to train on
-    n_dev=SIZES['dev'],     # scenes to choose by
-    n_test=SIZES['test'],   # scenes to test on
+    n_train=COUNTS['train'], # scenes to train on
+    n_dev=COUNTS['dev'],     # scenes to choose by
+    n_test=COUNTS['test'],   # scenes to test on
     seed=0,                 # whole number ≥ 0
 ):
     "The scenes and captions of a world (no pictures yet): a second or two."
@@ -654,6 +673,39 @@ def make_world(
     scenes = [numbered_scene(*k) for k in keys]
     captions = [describe(s, *k, 3) for s, k in zip(scenes, keys)]
     return World(seed, sizes, scenes, captions, [list(sizes)[k[1]] for k in keys], [f'scene-{list(sizes)[s]}-{i:04d}' for _, s, i in keys])
+
+# %% ../nbs/14_scenes.ipynb #f6258b72
+def show_scene(
+    ax,          # matplotlib axes
+    scene,       # a `Scene`
+    boxes=False, # draw the regions: things (solid), clutter (dashed), the whole picture (dotted)
+):
+    "Draw a scene."
+    from matplotlib.patches import Rectangle
+    ax.imshow(render(scene), interpolation='lanczos'); ax.axis('off')
+    (rows,), (n,) = region_boxes([scene])
+    for j, (x, y, u, v) in enumerate(rows[:n] if boxes else ()):
+        line = '-' if j < len(scene.things) else '--' if j < n - 1 else ':'
+        for colour, width in (('black', 2.8), ('white', 1.4)): ax.add_patch(Rectangle((x - .5, y - .5), u - x, v - y, fill=False, ec=colour, lw=width, ls=line))
+
+# %% ../nbs/14_scenes.ipynb #fdb7a827
+def show_scenes(
+    scenes,        # of `Scene`
+    captions=None, # for each scene the lines to write beside it
+    columns=2,     # scenes in a row
+    boxes=False,   # draw the regions
+    width=44,      # letters in a line of text
+):
+    "A figure of scenes with their captions."
+    import matplotlib.pyplot as plt, textwrap
+    rows, k = -(-len(scenes)//columns), 1 if captions is None else 2
+    fig, axes = plt.subplots(rows, columns*k, figsize=(10, rows*10/columns/(1, 2.6)[k - 1]), width_ratios=[1, 1.6][:k]*columns, squeeze=False)
+    for ax in axes.flat: ax.axis('off')
+    for i, s in enumerate(scenes):
+        show_scene(axes[i//columns, i % columns*k], s, boxes)
+        if captions: axes[i//columns, i % columns*k + 1].text(0, .5, '\n'.join('\n   '.join(textwrap.wrap(c, width)) for c in captions[i]), va='center', fontsize=8.5, linespacing=1.4)
+    fig.tight_layout(pad=.5)
+    return fig
 
 # %% ../nbs/14_scenes.ipynb #63e05496
 def random_weights(
@@ -667,20 +719,22 @@ def random_weights(
 
 # %% ../nbs/14_scenes.ipynb #168ff8ae
 class RegionNet(torch.nn.Module):
-    "A fixed random network: crops to features."
+    "A fixed random network: two convolutions, a random projection of a 4 × 4 grid of them, the strength of edges, and mean colours."
     def __init__(self,
-        size=92, # F, numbers per region
-        seed=0,  # of the weights
+        size=124, # F, numbers per region
+        edges=16, # filters of the first layer that see edges only, and no colour
+        seed=0,   # of the weights
     ):
         super().__init__()
-        rng = np.random.Generator(np.random.PCG64(seed))
-        for name, shape in dict(conv1=(24, 3, 5, 5), conv2=(48, 24, 3, 3), out=(size - 6, 48*9)).items(): self.register_buffer(name, random_weights(rng, *shape))
+        rng, self.edges = np.random.Generator(np.random.PCG64(seed)), edges
+        for name, shape in dict(conv1=(24, 3, 3, 3), conv2=(48, 24, 3, 3), out=(size - edges - 6, 48*16)).items(): self.register_buffer(name, random_weights(rng, *shape))
+        self.conv1[:edges] = 2*(self.conv1 - self.conv1.mean((2, 3), keepdim=True))[:edges]
         self.register_buffer('mean', torch.zeros(size)); self.register_buffer('std', torch.ones(size))
     def forward(self, x): # (B, 3, 24, 24) in 0..1 → (B, F)
-        h = F.avg_pool2d(F.conv2d(x - .5, self.conv1, padding=2).relu(), 2)
-        h = F.adaptive_avg_pool2d(F.conv2d(h, self.conv2, padding=1).relu(), 3)
-        colour = torch.cat([x[..., 8:16, 8:16].mean((2, 3)), x.mean((2, 3))], 1)
-        return (torch.cat([h.flatten(1) @ self.out.T, colour], 1) - self.mean)/self.std
+        first = F.conv2d(x - .5, self.conv1, padding=1).relu()
+        grid = F.avg_pool2d(F.conv2d(F.avg_pool2d(first, 2), self.conv2, padding=1).relu(), 3)
+        parts = grid.flatten(1) @ self.out.T, first[:, :self.edges, 6:18, 6:18].mean((2, 3)), x[..., 8:16, 8:16].mean((2, 3)), x.mean((2, 3))
+        return (torch.cat(parts, 1) - self.mean)/self.std
 
 # %% ../nbs/14_scenes.ipynb #9ada3fc0
 def crops(
@@ -736,19 +790,31 @@ def world_store(
         boxes=boxes, sizes=np.full((len(n), 2), SIZE), pixels=pixels, name=f'scenes-{seed}', kind='demonstration',
         source='mhcvse.scenes', note='a demonstration: drawn scenes, not photographs', version=VERSION, seed=seed, coords=coords, world=w.hash, scenes=w.sizes)
 
-# %% ../nbs/14_scenes.ipynb #449804c1
+# %% ../nbs/14_scenes.ipynb #99387c07
+def is_intact(
+    store, # a `Store`
+    seed,  # of the world it should hold
+    sizes, # scenes of each split it should hold
+):
+    "Whether a store holds this version's world, captions and boxes unchanged."
+    p, f = store.provenance, store.file
+    if [p.get(k) for k in ('source', 'version', 'seed', 'scenes', 'coords')] != ['mhcvse.scenes', VERSION, seed, sizes, True]: return False
+    return p['world'] == content_hash([c.decode() for c in f['captions'][:]], f['boxes'][:].astype(int).tolist())
+
+# %% ../nbs/14_scenes.ipynb #d71ef9c0
 def open_scenes(
-    root,   # the project's root: the file lies in its folder data
-    seed=0, # of the world
+    root,    # the project's root: the file lies in its folder data
+    seed=0,  # of the world
+    **sizes, # n_train, n_dev, n_test, when they are not the standard ones
 ):
     "The store of the built-in world: written once, and again when this module makes another world or the file is damaged."
-    path = Path(root)/'data'/f'scenes-{seed}.h5'
+    counts = {k: sizes.get(f'n_{k}', n) for k, n in COUNTS.items()}
+    path = Path(root)/'data'/('-'.join(map(str, ['scenes', seed, *(counts.values() if counts != COUNTS else ())])) + '.h5')
     try:
-        store = Store(path)
-        if (store.provenance['version'], store.provenance['seed'], store.provenance['scenes']) == (VERSION, seed, SIZES): return store
-    except (InputError, KeyError): pass
-    print(f'making the built-in scenes (a demonstration) in {path.name}')
-    return world_store(path, seed)
+        if is_intact(store := Store(path), seed, counts): return store
+    except (InputError, KeyError, OSError): pass
+    print(f'making {path.name}, the built-in scenes (a demonstration) ...')
+    return world_store(path, seed, **sizes)
 
 # %% ../nbs/14_scenes.ipynb #e4d172b1
 class Probe(NamedTuple):
@@ -790,21 +856,7 @@ def swap_number(
 # %% ../nbs/14_scenes.ipynb #5ed1198f
 SWAPS = {'attribute': swap_attribute, 'relation': swap_relation, 'number': swap_number}
 
-# %% ../nbs/14_scenes.ipynb #dcb2837f
-def swap_probes(
-    world,        # a `World`, or the `Store` of one
-    split='test', # whose captions
-):
-    "Every caption of the split that can be made false by exchanging words, with one false version of each kind."
-    w, found, first = as_world(world), [], None
-    here = [i for i, s in enumerate(w.split) if s == one_of(split, tuple(w.sizes), 'split')]
-    for k, i in enumerate(here):
-        for caption, (kind, swap) in itertools.product(w.captions[i], SWAPS.items()):
-            false = [x for x in swap(caption) if not holds(x, w.scenes[i], loose=True)]
-            if false: found.append(Probe(k, kind, str(caption), str(false[0])))
-    return found
-
-# %% ../nbs/14_scenes.ipynb #7909e240
+# %% ../nbs/14_scenes.ipynb #a68b79b0
 def as_world(
     x, # a `World`, or a `Store` that `world_store` wrote
 ):
@@ -815,11 +867,27 @@ def as_world(
     if w.hash != x.provenance['world']: raise InputError(f'{x.name} was made by another version of mhcvse.scenes: remove its file and make it again.')
     return w
 
-# %% ../nbs/14_scenes.ipynb #b85a6f24
-def probe_score(
-    true,    # (P,) scores of the true captions with their images
-    swapped, # (P,) scores of the false ones
+# %% ../nbs/14_scenes.ipynb #dcb2837f
+def swap_probes(
+    world,        # a `World`, or the `Store` of one
+    split='test', # whose captions
 ):
-    "Percent of probes where the true caption scores higher; a tie counts half, so a bag of words gets exactly 50."
-    true, swapped = (torch.as_tensor(x, dtype=torch.float64) for x in (true, swapped))
-    return 100*((true > swapped).double() + .5*(true == swapped).double()).mean().item()
+    "Every caption of the split that can be made false by exchanging words, with one false version of each kind."
+    w, found = as_world(world), []
+    here = [i for i, s in enumerate(w.split) if s == one_of(split, tuple(w.sizes), 'split')]
+    for k, i in enumerate(here):
+        for caption, (kind, swap) in itertools.product(w.captions[i], SWAPS.items()):
+            false = [x for x in swap(caption) if bag(x) == bag(caption) and not holds(x, w.scenes[i], loose=True)]
+            if false: found.append(Probe(k, kind, str(caption), str(false[0])))
+    return found
+
+# %% ../nbs/14_scenes.ipynb #ac5d40cd
+def probe_score(
+    true,     # (P,) similarities of the true captions to their images
+    swapped,  # (P,) similarities of the false ones
+    tie=1e-6, # differences up to this are rounding: a tie, which counts half
+):
+    "Percent of probes where the true caption is the more similar one; a bag of words gets 50."
+    gain = torch.as_tensor(true, dtype=torch.float64) - torch.as_tensor(swapped, dtype=torch.float64)
+    if gain.isnan().any(): raise InputError(f'probe {int(gain.isnan().nonzero()[0])} has a score that is not a number: the model has diverged.')
+    return 50*(1 + torch.where(gain.abs() <= tie, 0., gain.sign())).mean().item()
