@@ -19,6 +19,7 @@ FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split())
 # the directives in use; another one is taken for a misspelling
 DIRECTIVES = FLAGS | {'default_exp', 'export', 'exporti', 'exports', 'hide', 'echo:', 'fig-cap:', 'code-fold:', 'warning:', 'output:'}
 MACHINE = re.compile(r'(?<![\w.~/*])/(?:home|root|Users|tmp|mnt|opt|var|work|workspace|private|content|kaggle)/[\w.-]|[A-Z]:\\\\?Users|site-packages')
+BY_PAPERMILL = {'99_reproduce'}  # may say skip_exec: the papermill steps run it
 README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
 
 text = lambda x: x if isinstance(x, str) else ''.join(x or '')
@@ -109,7 +110,9 @@ def notebooks():
         except nbformat.ValidationError as e: problems.append(f'{path.name}: not a valid notebook: {e.message}')
         ids = [c.get('id') for c in nb['cells']]
         if None in ids or len(set(ids)) < len(ids): problems.append(f'{path.name}: cell ids are missing or doubled')
-        first = text(nb['cells'][0]['source']) if nb['cells'] else ''
+        first = next((text(c['source']) for c in nb['cells'] if c['cell_type'] == 'markdown'), '')
+        if 'skip_exec' in json.dumps([c['source'] for c in nb['cells'] if c['cell_type'] == 'raw']) and path.stem not in BY_PAPERMILL:
+            problems.append(f'{path.name}: nbdev_test skips it, and papermill does not run it either')
         if not re.match(r'# .+\n+> .+', first): problems.append(f'{path.name}: its first cell should be a title and a one-sentence `>` subtitle')
         if path.stat().st_size > 3_000_000: problems.append(f'{path.name}: {path.stat().st_size/1e6:.1f} MB')
         for i, c in enumerate(nb['cells']):
@@ -118,7 +121,7 @@ def notebooks():
             say(i, c, [*code_problems(path.name, c), *import_problems(path.name, c, number), *style_problems(c)])
             flagged += any(w in FLAGS for _, w, _ in directives(text(c['source']))) and not c.get('outputs')
         tags = [c for c in nb['cells'] if 'parameters' in c['metadata'].get('tags', [])]
-        if path.stem == '99_reproduce' and len(tags) != 1: problems.append(f'{path.name}: {len(tags)} cells are tagged `parameters`, not 1: papermill would run the defaults')
+        if path.stem in BY_PAPERMILL and len(tags) != 1: problems.append(f'{path.name}: {len(tags)} cells are tagged `parameters`, not 1: papermill would run the defaults')
     if not NOTEBOOKS: problems.append('there are no notebooks')
     done(problems, f'{len(NOTEBOOKS)} notebooks, {len(exported)} modules; {flagged} flagged cells are saved without output')
 
@@ -147,7 +150,7 @@ def completed(log):
     "Every notebook is among those `nbdev_test` completed, and it said so."
     lines = Path(log).read_text(encoding='utf-8')
     seen = {Path(m).name for m in re.findall(r'^- Completed (.+\.ipynb)', lines, re.M)}
-    problems = [f'{p.name} was not run' for p in NOTEBOOKS if p.name not in seen]
+    problems = [f'{p.name} was not run' for p in NOTEBOOKS if p.name not in seen and p.stem not in BY_PAPERMILL]
     if 'Success.' not in lines: problems.append('nbdev_test did not report success')
     done(problems, f'{len(seen)} notebooks run')
 

@@ -7,9 +7,10 @@
 A mutant is one exported cell with one change: a sign, `*` for `/`, a term or a call dropped, a constant, a comparison, `min`
 for `max`, the branches of an `if`, a keyword argument. It is killed when a later unflagged cell of its notebook fails, and
 survives when all pass. The unchanged cells above run once: each mutant is a fork that goes on from there.
-Survivors that cannot be told from the original are explained in mutants.txt. Exit status 1 if there are others.
+Left alone: messages, annotations, `device=` (it would need a GPU). Survivors that cannot be told from the original are
+explained in mutants.txt; exit status 1 if there are others.
 """
-import argparse, ast, copy, json, os, re, signal, sys, time
+import argparse, ast, contextlib, copy, io, json, os, re, signal, sys, time, warnings
 from collections import Counter
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def call_changes(node, sub):
     method = isinstance(node.func, ast.Attribute) and not (isinstance(node.func.value, ast.Name) and node.func.value.id in ('F', 'torch', 'np', 'math', 'self', 'nn'))
     if name in DROP and (method or node.args): yield node.func.value if method else node.args[0]
     for i, k in enumerate(node.keywords):
-        if k.arg: yield sub(keywords=node.keywords[:i] + node.keywords[i+1:])
+        if k.arg and k.arg != 'device': yield sub(keywords=node.keywords[:i] + node.keywords[i+1:])
 
 def statement_changes(node):
     "Replacements of a whole statement."
@@ -77,12 +78,14 @@ def statement_changes(node):
 
 def mutants(source):
     "Every (function, source line, before, after, whole cell) of an exported cell; its docstrings, messages and annotations stay."
-    tree, found = ast.parse(source), []
+    tree, found, defaults = ast.parse(source), [], {}
     def visit(node, where, place):
         if isinstance(node, (ast.Raise, ast.Import, ast.ImportFrom, ast.JoinedStr, ast.Assert)): return
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): return
         inner = isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): where = where + [node.name]
+        if isinstance(node, ast.arguments): defaults.update(default_names(node))
+        if node in defaults: where = where + [f'{defaults[node]}=']
         for new in [*changes(node), *statement_changes(node)]: found.append(('.'.join(where), node, new, place))
         for field, value in ast.iter_fields(node) if not inner else []:
             if field in ('annotation', 'returns', 'decorator_list', 'slice_'): continue
@@ -102,6 +105,12 @@ def mutants(source):
         line = source.split('\n')[node.lineno - 1].strip()
         yield where or '(cell)', line, short(node), short(new), after
 
+def default_names(args):
+    "{a default's node: the argument it belongs to}"
+    given = args.posonlyargs + args.args
+    pairs = [*zip(given[len(given) - len(args.defaults):], args.defaults), *zip(args.kwonlyargs, args.kw_defaults)]
+    return {d: a.arg for a, d in pairs if d is not None}
+
 def short(node):
     "A node on one line."
     s = ' '.join(ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).split())
@@ -119,8 +128,10 @@ def cells_of(name):
     return out
 
 def run(source, space):
-    "Run a cell's source; figures are closed, so that they do not pile up."
-    exec(compile(source, 'cell', 'exec'), space)
+    "Run a cell's source in silence; figures are closed, so that they do not pile up."
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        exec(compile(source, 'cell', 'exec'), space)
     if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
 
 class Pool:
@@ -186,9 +197,10 @@ def in_fork(name, a):
     return json.loads(text) if text else None
 
 def explained():
-    "{key: reason} from mutants.txt: a key, and its reason on the next, indented line."
+    "[(a pattern of keys, as written)] from mutants.txt; each needs its reason on the next, indented line."
     lines = EXPLAINED.read_text(encoding='utf-8').split('\n') if EXPLAINED.exists() else []
-    return {k: r.strip() for k, r in zip(lines, lines[1:]) if k and k[0] not in ' #' and r.startswith(' ')}
+    keys = [k for k, reason in zip(lines, lines[1:]) if k and k[0] not in ' #' and reason.startswith('  ')]
+    return [(re.compile(re.escape(k).replace(r'\*\*\*', '.*')), k) for k in keys]
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,17 +208,19 @@ if __name__ == '__main__':
     p.add_argument('--only', help='a regular expression that the mutant must match'); p.add_argument('--list', action='store_true')
     a = p.parse_args()
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
-    reasons, open_, unused = explained(), 0, set(explained())
+    reasons, open_, used = explained(), 0, set()
     for name in a.notebooks:
         began, results = time.monotonic(), in_fork(name, a)
         if results is None: open_ += 1; continue
-        left = [(k, l) for k, l, r in results if r == 'survived']
-        unused -= {k for k, _, _ in results if k in dict(left)}
-        new = [(k, l) for k, l in left if k not in reasons]
+        left, new = [(k, l) for k, l, r in results if r == 'survived'], []
+        for k, l in left:
+            why = {text for pattern, text in reasons if pattern.fullmatch(k)}
+            used |= why
+            if not why: new.append((k, l))
         print(f'{name}: {len(results)} mutants, {len(results) - len(left)} killed, {len(left) - len(new)} survive and are explained, '
               f'{len(new)} survive ({time.monotonic() - began:.0f} s)', flush=True)
         for k, l in new: print(f"  {k.split(' | ', 1)[1]}\n      in: {l}", flush=True)
         open_ += len(new)
-    stale = [k for k in unused if k.split(' | ')[0] in a.notebooks] if not (a.only or a.list) else []
+    stale = [text for _, text in reasons if text not in used and text.split(' | ')[0] in a.notebooks] if not (a.only or a.list) else []
     if stale: print('explained, but no longer there or no longer surviving:', *stale, sep='\n  ')
     sys.exit(bool(open_))

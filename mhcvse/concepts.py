@@ -242,7 +242,7 @@ def ppmi(
     counts, # (C, C) captions with both
 ):
     "(C, C) positive pointwise mutual information; 0 where two concepts never meet."
-    chance = counts.sum(1, keepdim=True)*counts.sum(0)/counts.sum().clamp(min=1)
+    chance = counts.sum(1, keepdim=True)*counts.sum(0)/counts.sum().clamp(min=1e-12)
     return (counts/chance.clamp(min=1e-12)).clamp(min=1).log()
 
 # %% ../nbs/11_concepts.ipynb #baf6690c

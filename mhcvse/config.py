@@ -259,7 +259,7 @@ PRESETS = {
 # %% ../nbs/01_config.ipynb #16ea283a
 SIZES = {
     'paper': {},
-    'small': {'model.embed_dim': 128, 'model.word_dim': 100, 'train.lr': 1e-3},
+    'small': {'model.embed_dim': 128, 'model.word_dim': 100, 'train.lr': 1e-3, 'data.concept_choice': 'frequency'},
 }
 
 # %% ../nbs/01_config.ipynb #95fe6fce

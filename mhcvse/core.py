@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded',
-           'content_hash', 'atomic_path', 'write_json', 'read_json', 'is_root', 'project_root', 'short_path']
+           'content_hash', 'atomic_path', 'write_json', 'read_json', 'is_root', 'project_root', 'short_path',
+           'CellFile', 'bar_file']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random
@@ -162,3 +163,23 @@ def short_path(
     "`path` as it reads from the project's root: what reports print, so that no output names a machine."
     path, root = Path(path).resolve(), project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+# %% ../nbs/00_core.ipynb #c5d5f548
+class CellFile:
+    "Where a progress bar writes in a notebook: one output that is updated in place and reads well when it is saved."
+    handle = None
+    def write(self, text):
+        "Show the bar's latest line."
+        from IPython.display import Pretty, display
+        line = Pretty(text.strip())
+        if not text.strip(): return
+        if self.handle: self.handle.update(line)
+        else: self.handle = display(line, display_id=True)
+    def flush(self): pass
+
+# %% ../nbs/00_core.ipynb #048affd3
+def bar_file():
+    "Where tqdm should write: a `CellFile` in a notebook's kernel, None (its own choice) elsewhere."
+    try: from IPython import get_ipython
+    except ImportError: return None
+    return CellFile() if type(get_ipython()).__name__ == 'ZMQInteractiveShell' else None

@@ -69,28 +69,29 @@ class MHCVSE(nn.Module):
         self.register_buffer('nodes', graph.nodes.clone()); self.register_buffer('adj', graph.adj.clone())
         self.concept_encoder = ConceptEncoder(graph.nodes.shape[1], c.embed_dim, c.graph_hidden, c.graph_slope, c.graph_form)
         self.image_consensus, self.text_consensus = (ConsensusHead(c.embed_dim, c.sharpness, c.consensus_norm) for _ in range(2))
-        self.fusion = Fusion(c.fusion, c.embed_dim, c.fusion_weight)
+        self.image_fusion, self.text_fusion = (Fusion(c.fusion, c.embed_dim, c.fusion_weight) for _ in range(2))
 
     def concepts(self):
         "Z (C,D): the concept table after the graph convolutions; None without a consensus level."
         return self.concept_encoder(self.nodes, self.adj) if self.cfg.consensus else None
 
-    def _finish(self, instance, head, Z, labels=None):
-        "Instance-level embeddings (B,D) with their consensus and fusion."
+    def _finish(self, side, instance, Z, labels=None):
+        "Instance-level embeddings (B,D) of a side, 'image' or 'text', with their consensus and fusion."
         if not self.cfg.consensus: return Embedding(instance, None, instance, None)
+        head, fusion = getattr(self, f'{side}_consensus'), getattr(self, f'{side}_fusion')
         c = head(Z if Z is not None else self.concepts(), instance, labels, self.cfg.label_ratio)
-        return Embedding(instance, c.embedding, self.fusion(instance, c.embedding), c.probs)
+        return Embedding(instance, c.embedding, fusion(instance, c.embedding), c.probs)
 
     def encode_image(self, features, mask=None, Z=None):
         "`Embedding` of images from region features (B,R,F) and their mask (B,R)."
         x = self.image_head(self.image_encoder(features, mask), mask)
-        return self._finish(x, self.image_consensus if self.cfg.consensus else None, Z)
+        return self._finish('image', x, Z)
 
     def encode_text(self, words, lengths, labels=None, Z=None):
         "`Embedding` of captions from words (B,T), lengths (B,) and concept labels (B,C)."
         x = self.text_encoder(words, lengths)
         x = self.text_head(x, length_mask(lengths, words.shape[1]))
-        return self._finish(x, self.text_consensus if self.cfg.consensus else None, Z, labels)
+        return self._finish('text', x, Z, labels)
 
     def forward(self, batch):
         "(`Embedding` of the batch's images, `Embedding` of its captions); the concept table is computed once."

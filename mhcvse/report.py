@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'STYLE', 'reported_table', 'measured_row', 'results_table', 'show_table',
-           'data_summary', 'picture', 'show_examples', 'stages', 'draw_model', 'plot_history', 'test_scores',
+           'data_summary', 'styled', 'picture', 'show_examples', 'stages', 'draw_model', 'plot_history', 'test_scores',
            'show_retrieval', 'caption_line', 'save_figure']
 
 # %% ../nbs/50_report.ipynb #e9ca6cbf
-import textwrap
+import contextlib, textwrap
 import numpy as np
 import pandas as pd
 import torch
@@ -87,6 +87,13 @@ def data_summary(
 COLORS = dict(fused='#0072B2', instance='#E69F00', consensus='#009E73', kl='#CC79A7', right='#009E73', wrong='#D55E00', plain='#666666')
 STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': .25, 'figure.facecolor': 'white', 'legend.frameon': False}
 
+# %% ../nbs/50_report.ipynb #dc84b663
+@contextlib.contextmanager
+def styled():
+    "Inside the `with`, figures are drawn in the package's style."
+    plt.get_backend()  # chosen before the context, whose end would undo part of the choice
+    with plt.rc_context(STYLE): yield
+
 # %% ../nbs/50_report.ipynb #c5fd78c0
 def picture(
     ax,      # matplotlib axes
@@ -108,7 +115,7 @@ def show_examples(
     n=3,   # how many images
 ):
     "A few images of a split with all their captions."
-    with plt.rc_context(STYLE):
+    with styled():
         fig, axes = plt.subplots(n, 2, figsize=(8, 1.55*n), gridspec_kw={'width_ratios': [1, 4.2]}, squeeze=False)
         for (a, b), i in zip(axes, np.linspace(0, split.n_images - 1, n).astype(int)):
             picture(a, split, i)
@@ -137,7 +144,7 @@ def draw_model(
     "A drawing of the model that a config describes, in the colours of its levels."
     boxes, has = stages(cfg), cfg.model.consensus
     last, arrow = max(b[0] for b in boxes), lambda a, b, bend=0: ax.annotate('', b, a, arrowprops=dict(arrowstyle='-|>', color='#555555', lw=1, connectionstyle=f'arc3,rad={bend}'))
-    with plt.rc_context(STYLE):
+    with styled():
         fig, ax = plt.subplots(figsize=(9.5, 2.8)); ax.axis('off')
         for x, y, text, level in boxes:
             ax.text(2*x, y, text, ha='center', va='center', fontsize=7.5, color='#222222', bbox=dict(boxstyle='round,pad=.5', fc=COLORS[level] + '22', ec=COLORS[level], lw=1.4))
@@ -155,7 +162,7 @@ def plot_history(
     "Losses, effective weights, learning rate and validation mR by epoch."
     h, base = run.history, run.cfg.loss
     x = [r['epoch'] for r in h]
-    with plt.rc_context(STYLE):
+    with styled():
         fig, ax = plt.subplots(1, 4, figsize=(11, 2.6))
         for k in h[0]['loss']:
             ax[0].plot(x, [r['loss'][k]/(h[0]['loss'][k] or 1) for r in h], color=COLORS[k], label=k)
@@ -192,7 +199,7 @@ def show_retrieval(
     "Queries drawn at random with their best results, right and wrong marked: images to captions, then captions to images."
     ts, sim = run.task.split(split), test_scores(run, split)
     rng, own, sp = np.random.default_rng(seed), ts.caption_image.numpy(), ts.split
-    with plt.rc_context(STYLE):
+    with styled():
         fig = plt.figure(figsize=(9.5, 1.5*2*n)); grid = fig.add_gridspec(2*n, k + 2, hspace=.45, wspace=.12)
         for r, i in enumerate(rng.choice(len(sim), n, replace=False)):
             picture(fig.add_subplot(grid[r, 0]), sp, i)

@@ -250,7 +250,7 @@ def outline(
     elif shape == 'cross': p = [(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]
     elif shape == 'star': p = [(r*np.sin(a), -r*np.cos(a)) for a, r in zip(np.arange(10)*np.pi/5, [1, .42]*5)]
     elif shape == 'heart': p = np.stack([16*np.sin(t)**3, -13*np.cos(t) + 5*np.cos(2*t) + 2*np.cos(3*t) + np.cos(4*t)], 1)
-    elif shape == 'moon': p = [*((np.cos(a), np.sin(a)) for a in np.linspace(.8, 5.48, 40)), *((.45 + .72*np.cos(a), .95*np.sin(a)) for a in np.linspace(5.1, 1.18, 30))]
+    elif shape == 'moon': p = [*((np.cos(a), np.sin(a)) for a in np.linspace(.915, 5.368, 40)), *((.5 + .8*np.cos(a), .8*np.sin(a)) for a in np.linspace(4.85, 1.433, 40))]
     else: p = np.stack([np.cos(t), np.sin(t)], 1)
     p = np.array(p, float)
     return 2*(p - p.min(0))/(p.max(0) - p.min(0)) - 1
@@ -298,7 +298,9 @@ def details(
         draw.rectangle((0, y - 16, size, y - 8), fill=(250, 244, 232))
         for v in range(y + 4, size, 26): draw.line((0, v, size, v), fill=(90, 56, 30, 110), width=2)
     elif scene.setting == 'sea':
-        for _ in range(16): x, v, w = d.between(0, size), d.between(y, size), d.between(10, 26); draw.arc((x - w, v, x + w, v + 12), 200, 340, fill=(230, 244, 250, 150), width=2)
+        for _ in range(16):
+            x, v, w = d.between(0, size), d.between(y, size), d.between(10, 26)
+            draw.arc((x - w, v, x + w, v + 12), 200, 340, fill=(230, 244, 250, 150), width=2)
     else:
         ink = {'meadow': (52, 110, 44, 130), 'night': (70, 100, 84, 110), 'snow': (176, 194, 216, 150)}.get(scene.setting, (150, 104, 60, 110))
         for _ in range(40):
@@ -335,14 +337,20 @@ def draw_clutter(
     "Draw one distractor."
     x, y, r = cx*ZOOM, cy*ZOOM, r*ZOOM
     if kind == 'cloud':
-        for dx, dy, s in ((-.5, .3, .45), (.5, .3, .45), (0, 0, .6)): draw.ellipse((x + r*(dx - s), y + r*(dy - s*.7), x + r*(dx + s), y + r*(dy + s*.7)), fill=(70, 76, 110) if night else (244, 248, 252))
+        for dx, dy, s in ((-.5, .3, .45), (.5, .3, .45), (0, 0, .6)):
+            draw.ellipse((x + r*(dx - s), y + r*(dy - s*.7), x + r*(dx + s), y + r*(dy + s*.7)), fill=(70, 76, 110) if night else (244, 248, 252))
     elif kind == 'pebble': draw.ellipse((x - r, y - .5*r, x + r, y + .7*r), fill=(134, 130, 126), outline=(104, 100, 98), width=2)
     elif kind == 'crumb': draw.ellipse((x - r, y - .3*r, x + r, y + .3*r), fill=(112, 76, 52))
-    elif kind == 'twig': draw.line((x - r, y + .5*r, x, y, x + r, y - .2*r), fill=(104, 74, 48), width=4); draw.line((x, y, x + .4*r, y + .6*r), fill=(104, 74, 48), width=3)
+    elif kind == 'twig':
+        draw.line((x - r, y + .5*r, x, y, x + r, y - .2*r), fill=(104, 74, 48), width=4)
+        draw.line((x, y, x + .4*r, y + .6*r), fill=(104, 74, 48), width=3)
     elif kind == 'frame': draw.rectangle((x - r, y - .8*r, x + r, y + .8*r), fill=(206, 214, 206), outline=(120, 84, 52), width=4)
-    elif kind == 'foam': draw.arc((x - r, y - .4*r, x, y + .6*r), 180, 360, fill=(240, 248, 252), width=4); draw.arc((x, y - .4*r, x + r, y + .6*r), 180, 360, fill=(240, 248, 252), width=4)
+    elif kind == 'foam':
+        draw.arc((x - r, y - .4*r, x, y + .6*r), 180, 360, fill=(240, 248, 252), width=4)
+        draw.arc((x, y - .4*r, x + r, y + .6*r), 180, 360, fill=(240, 248, 252), width=4)
     else:
-        for dx in (-.8, -.4, 0, .4, .8): draw.line((x + .4*dx*r, y + .8*r, x + dx*r, y - r*(.9 - .6*abs(dx))), fill=(60, 92, 76) if night else (58, 120, 50), width=3)
+        for dx in (-.8, -.4, 0, .4, .8):
+            draw.line((x + .4*dx*r, y + .8*r, x + dx*r, y - r*(.9 - .6*abs(dx))), fill=(60, 92, 76) if night else (58, 120, 50), width=3)
 
 # %% ../nbs/14_scenes.ipynb #ddd0cc73
 def paint(
@@ -643,9 +651,9 @@ class World:
     captions: list  # N tuples of five `Caption`s
     split: list     # N of 'train', 'dev', 'test'
     names: list     # N
-    @property
+    @functools.cached_property
     def texts(self): return [str(c) for cs in self.captions for c in cs]
-    @property
+    @functools.cached_property
     def hash(self): return content_hash(self.texts, region_boxes(self.scenes)[0].tolist())
 
 # %% ../nbs/14_scenes.ipynb #c8b59742
@@ -699,12 +707,13 @@ def show_scenes(
     "A figure of scenes with their captions."
     import matplotlib.pyplot as plt, textwrap
     rows, k = -(-len(scenes)//columns), 1 if captions is None else 2
-    fig, axes = plt.subplots(rows, columns*k, figsize=(10, rows*10/columns/(1, 2.6)[k - 1]), width_ratios=[1, 1.6][:k]*columns, squeeze=False)
+    fig, axes = plt.subplots(rows, columns*k, figsize=(10, rows*10/columns/(1, 2.5)[k - 1]), width_ratios=[1, 1.5][:k]*columns, squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for i, s in enumerate(scenes):
         show_scene(axes[i//columns, i % columns*k], s, boxes)
-        if captions: axes[i//columns, i % columns*k + 1].text(0, .5, '\n'.join('\n   '.join(textwrap.wrap(c, width)) for c in captions[i]), va='center', fontsize=8.5, linespacing=1.4)
-    fig.tight_layout(pad=.5)
+        lines = ['\n   '.join(textwrap.wrap(c, width)) for c in captions[i]] if captions else []
+        if lines: axes[i//columns, i % columns*k + 1].text(0, .5, '\n'.join(lines), va='center', fontsize=8.5, linespacing=1.35)
+    fig.subplots_adjust(.01, .01, .99, .99, wspace=.06, hspace=.06)
     return fig
 
 # %% ../nbs/14_scenes.ipynb #63e05496
@@ -744,8 +753,8 @@ def crops(
     margin=.15, # surroundings shown, as a part of the box's size on each side
 ):
     "(regions, 3, 24, 24) float32 crops of the real regions, one image after the other."
-    x = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float()/255
-    b = torch.from_numpy(np.asarray(boxes)).float()
+    x = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()/255
+    b = torch.from_numpy(np.array(boxes)).float()
     grow = (b[..., 2:] - b[..., :2])*margin
     b = torch.cat([b[..., :2] - grow, b[..., 2:] + grow], -1)
     return roi_align(x, [r[:n] for r, n in zip(b, n_regions)], 24, sampling_ratio=2, aligned=True)
@@ -784,10 +793,11 @@ def world_store(
 ):
     "Make a world, draw it, compute its features and write it as a store."
     w = make_world(seed=seed, **sizes)
-    boxes, n = w.boxes
+    boxes, n = region_boxes(w.scenes)
     pixels = np.stack([render(s) for s in w.scenes])
-    return write_store(path, region_features(pixels, boxes, n, coords).astype(np.float16), w.texts, np.repeat(np.arange(len(n)), 5), w.split, names=w.names, n_regions=n,
-        boxes=boxes, sizes=np.full((len(n), 2), SIZE), pixels=pixels, name=f'scenes-{seed}', kind='demonstration',
+    features = region_features(pixels, boxes, n, coords).astype(np.float16)
+    return write_store(path, features, w.texts, np.repeat(np.arange(len(n)), 5), w.split, names=w.names, n_regions=n, boxes=boxes,
+        sizes=np.full((len(n), 2), SIZE), pixels=pixels, name=f'scenes-{seed}', kind='demonstration',
         source='mhcvse.scenes', note='a demonstration: drawn scenes, not photographs', version=VERSION, seed=seed, coords=coords, world=w.hash, scenes=w.sizes)
 
 # %% ../nbs/14_scenes.ipynb #99387c07

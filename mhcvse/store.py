@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'EXTRAS', 'check_texts', 'check_shape', 'check_features', 'check_links',
-           'check_extras', 'CellFile', 'bar_file', 'blocks', 'as_tensor', 'as_array', 'write_features', 'store_items',
-           'store_hash', 'write_file', 'write_store', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
-           'read_rows', 'region_counts', 'Split', 'split_features', 'split_extra', 'subset', 'FeatureTable',
-           'load_features', 'card', 'store_repr', 'check_store', 'read_lines', 'open_npy', 'once', 'PrecompRows',
-           'per_row', 'whole_numbers', 'precomp_split', 'import_precomp', 'import_once', 'find_flickr30k', 'open_data',
-           'photo_number', 'same_words', 'shared_images']
+           'check_extras', 'blocks', 'as_tensor', 'as_array', 'write_features', 'store_items', 'store_hash',
+           'write_file', 'write_store', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
+           'region_counts', 'Split', 'split_features', 'split_extra', 'subset', 'FeatureTable', 'load_features', 'card',
+           'store_repr', 'check_store', 'read_lines', 'open_npy', 'once', 'PrecompRows', 'per_row', 'whole_numbers',
+           'precomp_split', 'import_precomp', 'import_once', 'find_flickr30k', 'open_data', 'photo_number',
+           'same_words', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #c0138229
 import functools, hashlib, json, os, re
@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import torch
 from tqdm import tqdm
-from .core import InputError, did_you_mean, one_of, content_hash, atomic_path, length_mask, project_root, short_path
+from .core import InputError, did_you_mean, one_of, content_hash, atomic_path, length_mask, project_root, short_path, bar_file
 
 # %% ../nbs/12_store.ipynb #f1c61577
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -95,26 +95,6 @@ def check_extras(
     if k is not None and (k.min() < 1 or k.max() > r):
         i = int(np.flatnonzero((k < 1) | (k > r))[0])
         raise InputError(f'n_regions: image {i} has {k[i]} regions and should have 1 to {r}.')
-
-# %% ../nbs/12_store.ipynb #c7fd32cd
-class CellFile:
-    "Where a progress bar writes in a notebook: one output that is updated in place and reads well when it is saved."
-    handle = None
-    def write(self, text):
-        "Show the bar's latest line."
-        from IPython.display import Pretty, display
-        line = Pretty(text.strip())
-        if not text.strip(): return
-        if self.handle: self.handle.update(line)
-        else: self.handle = display(line, display_id=True)
-    def flush(self): pass
-
-# %% ../nbs/12_store.ipynb #33c28caf
-def bar_file():
-    "Where tqdm should write: a `CellFile` in a notebook's kernel, None (its own choice) elsewhere."
-    try: from IPython import get_ipython
-    except ImportError: return None
-    return CellFile() if type(get_ipython()).__name__ == 'ZMQInteractiveShell' else None
 
 # %% ../nbs/12_store.ipynb #cc5c8181
 def blocks(

@@ -38,7 +38,7 @@ def tokenize(
     "The words of a caption, in small letters."
     text = clean_text(caption)
     if one_of(language, ('english', 'other'), 'language') == 'other':
-        return [w for w in regex.split(r'\b', text, flags=regex.V1 | regex.WORD) if WORD.search(w)]
+        return [w for w in regex.split(r'\b', text, flags=regex.WORD) if WORD.search(w)]
     text = STOP.sub(' .', text)
     if PLAIN.fullmatch(text) and not SPLIT.search(text): return text.replace('.', ' . ').split()
     return TREEBANK.tokenize(text)
