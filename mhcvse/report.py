@@ -91,8 +91,10 @@ STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spin
 @contextlib.contextmanager
 def styled():
     "Inside the `with`, figures are drawn in the package's style."
-    plt.get_backend()  # chosen before the context, whose end would undo part of the choice
-    with plt.rc_context(STYLE): yield
+    before = {k: plt.rcParams[k] for k in STYLE}  # not `rc_context`, whose end also undoes what showing figures in a notebook has set
+    plt.rcParams.update(STYLE)
+    try: yield
+    finally: plt.rcParams.update(before)
 
 # %% ../nbs/50_report.ipynb #c5fd78c0
 def picture(
