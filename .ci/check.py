@@ -2,6 +2,7 @@
 
     python .ci/check.py notebooks            every notebook is valid, executed, without errors, machine paths or misspelt flags
     python .ci/check.py files                no tracked text names a machine's folder, and no data is tracked
+    python .ci/check.py imports              the modules import what settings.ini requires, no more and no less
     python .ci/check.py commands             README.md gives the commands that CI runs
     python .ci/check.py completed LOG        the log of `nbdev_test --do_print` completes every notebook
     python .ci/check.py canary FOLDER        write a notebook that passes and one that fails
@@ -21,6 +22,9 @@ DIRECTIVES = FLAGS | {'default_exp', 'export', 'exporti', 'exports', 'hide', 'ec
 MACHINE = re.compile(r'(?<![\w.~/*])/(?:home|root|Users|tmp|mnt|opt|var|work|workspace|private|content|kaggle)/[\w.-]|[A-Z]:\\\\?Users|site-packages')
 BY_PAPERMILL = {'99_reproduce'}  # may say skip_exec: the papermill steps run it
 README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
+
+PACKAGE = {'IPython': 'ipython', 'PIL': 'pillow', 'faiss': 'faiss-cpu'}  # import name: package name
+TOOLS = {'jupyterlab', 'papermill', 'ipykernel', 'ipywidgets'}  # used by commands and notebooks, not by modules
 
 text = lambda x: x if isinstance(x, str) else ''.join(x or '')
 load = lambda path: json.loads(Path(path).read_text(encoding='utf-8'))
@@ -141,6 +145,19 @@ def files():
             if path.name != 'LICENSE' and re.search(r'--(extra-)?index-url|--find-links', line): problems.append(f'{name}:{n}: names a registry')
     done(problems, 'no machine path, registry or data')
 
+def imports():
+    "The modules import what settings.ini requires, and it requires what they import."
+    stated = {re.match(r'[\w-]+', r)[0] for r in SETTINGS['DEFAULT']['requirements'].split()}
+    used = {}
+    for path in sorted((ROOT/SETTINGS['DEFAULT']['lib_path']).glob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for n in names: used.setdefault(PACKAGE.get(n.split('.')[0], n.split('.')[0]), set()).add(path.name)
+    for std in sys.stdlib_module_names | {'mhcvse'}: used.pop(std, None)
+    problems = [f"{n} is imported by {', '.join(sorted(f))}, but settings.ini does not require it" for n, f in used.items() if n not in stated]
+    problems += [f'settings.ini requires {n}, but no module imports it' for n in sorted(stated - set(used) - TOOLS)]
+    done(problems, f'{len(used)} packages are imported and required')
+
 def commands():
     "README.md has the commands that `.ci/run` runs."
     readme = (ROOT/'README.md').read_text(encoding='utf-8')
@@ -183,6 +200,6 @@ def failure(notebook, *words):
     done([f'no error says {w!r}: {errors}' for w in words if not any(w in e for e in errors)], '; '.join(errors))
 
 if __name__ == '__main__':
-    commands_ = dict(notebooks=notebooks, files=files, commands=commands, completed=completed, canary=canary, run=run, failure=failure)
+    commands_ = dict(notebooks=notebooks, files=files, imports=imports, commands=commands, completed=completed, canary=canary, run=run, failure=failure)
     if len(sys.argv) < 2 or sys.argv[1] not in commands_: sys.exit(__doc__)
     commands_[sys.argv[1]](*sys.argv[2:])

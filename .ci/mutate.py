@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NBS = HERE.parent/'nbs'
-DEFAULT = ['20_encoders', '21_attention', '22_graph', '23_consensus', '24_fusion', '30_losses', '31_schedule', '32_metrics']
+DEFAULT = ['20_encoders', '21_attention', '22_graph', '23_consensus', '24_fusion', '25_model', '30_losses', '31_schedule', '32_metrics']
 SKIP = {'slow', 'gpu', 'realdata', 'network', 'eval:'}
 EXPLAINED = HERE/'mutants.txt'
 
@@ -103,13 +103,18 @@ def mutants(source):
         except Exception: continue
         if after == ast.unparse(tree): continue
         line = source.split('\n')[node.lineno - 1].strip()
-        yield where or '(cell)', line, short(node), short(new), after
+        yield where or '(cell)', line, short(node), less(node, new) or short(new), after
 
 def default_names(args):
     "{a default's node: the argument it belongs to}"
     given = args.posonlyargs + args.args
     pairs = [*zip(given[len(given) - len(args.defaults):], args.defaults), *zip(args.kwonlyargs, args.kw_defaults)]
     return {d: a.arg for a, d in pairs if d is not None}
+
+def less(node, new):
+    "'without k=v' when `new` is the same call without a keyword argument."
+    if not (isinstance(node, ast.Call) and isinstance(new, ast.Call)) or len(new.keywords) == len(node.keywords): return None
+    return next(f'without {short(k)}' for k in node.keywords if k not in new.keywords)
 
 def short(node):
     "A node on one line."

@@ -24,6 +24,7 @@ PUBLIC = dict(
     evaluate='',
     train='fit load_run estimate',
     report='results_table',
+    reproduce='',
 )
 
 # %% ../nbs/90_api.ipynb #5a250731

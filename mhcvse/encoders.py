@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
         vectors=None, # (vocab_size, E) embeddings to start from; None: Xavier-uniform
     ):
         super().__init__()
-        self.embed, self.drop = nn.Embedding(vocab_size, word_dim, padding_idx=0), nn.Dropout(dropout)
+        self.embed, self.drop = nn.Embedding(vocab_size, word_dim), nn.Dropout(dropout)
         self.rnn = nn.GRU(word_dim, embed_dim, batch_first=True, bidirectional=True)
         self.start(vectors)
 

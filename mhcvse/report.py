@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'STYLE', 'reported_table', 'measured_row', 'results_table', 'show_table',
-           'data_summary', 'styled', 'picture', 'show_examples', 'stages', 'draw_model', 'plot_history', 'test_scores',
-           'show_retrieval', 'caption_line', 'save_figure']
+           'data_summary', 'styled', 'picture', 'show_examples', 'stages', 'draw_model', 'plot_history',
+           'similarity_pairs', 'embed_texts', 'test_scores', 'show_retrieval', 'caption_line', 'save_figure',
+           'probe_table', 'saved_figure']
 
 # %% ../nbs/50_report.ipynb #e9ca6cbf
 import contextlib, textwrap
@@ -13,9 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError
+from .core import InputError, project_root
 from .metrics import KS
-from .model import similarity
+from .text import tokenize, encode_captions
+from .scenes import swap_probes, probe_score
+from .model import Embedding, similarity
 from .evaluate import embed_images, embed_captions, protocol_labels
 
 # %% ../nbs/50_report.ipynb #3b154822
@@ -162,21 +165,42 @@ def plot_history(
     run, # `Run`
 ):
     "Losses, effective weights, learning rate and validation mR by epoch."
-    h, base = run.history, run.cfg.loss
+    base, warm = run.cfg.loss, run.cfg.loss.warmup_epochs
+    h = run.history[warm:] or run.history
     x = [r['epoch'] for r in h]
     with styled():
         fig, ax = plt.subplots(1, 4, figsize=(11, 2.6))
         for k in h[0]['loss']:
             ax[0].plot(x, [r['loss'][k]/(h[0]['loss'][k] or 1) for r in h], color=COLORS[k], label=k)
             ax[1].plot(x, [r['weight'][k] for r in h], color=COLORS[k], label=f'{k} (base {getattr(base, k):g})')
-        ax[2].plot(x, [r['lr'] for r in h], color=COLORS['plain'])
-        ax[3].plot(x, [r['dev']['mR'] for r in h], color=COLORS['fused']); ax[3].plot(run.best['epoch'], run.best['dev']['mR'], 'o', color=COLORS['wrong'])
-        for a, title in zip(ax, ('loss / loss in epoch 1', f'effective weight ({base.weighting})', 'learning rate at the end', 'validation mR, kept epoch marked')): a.set(title=title, xlabel='epoch')
-        ax[1].set_ylim(bottom=0); ax[2].set_ylim(bottom=0); ax[2].ticklabel_format(axis='y', scilimits=(-2, 2))
+        ax[2].plot([r['epoch'] for r in run.history], [1e4*r['lr'] for r in run.history], color=COLORS['plain'])
+        ax[3].plot([r['epoch'] for r in run.history], [r['dev']['mR'] for r in run.history], color=COLORS['fused'])
+        ax[3].plot(run.best['epoch'], run.best['dev']['mR'], 'o', color=COLORS['wrong'])
+        for a, title in zip(ax, (f'loss / its value in epoch {x[0]}', f'effective weight ({base.weighting})', 'learning rate / 10⁻⁴', 'validation mR (dot: kept)')):
+            a.set_title(title, fontsize=9); a.set_xlabel('epoch'); a.set_ylim(bottom=0)
         ax[0].legend(fontsize=7); ax[1].legend(fontsize=7)
-        for a in ax: a.title.set_fontsize(9)
         fig.tight_layout()
     return fig
+
+# %% ../nbs/50_report.ipynb #e8074e26
+def similarity_pairs(
+    img, # `Embedding` of N images
+    txt, # `Embedding` of N captions
+    c,   # share of the consensus cosine
+):
+    "(N,) scores of each image with the caption beside it: the diagonal of `similarity`."
+    fused = (img.fused*txt.fused).sum(1)
+    return fused if img.consensus is None or c == 0 else (1 - c)*fused + c*(img.consensus*txt.consensus).sum(1)
+
+# %% ../nbs/50_report.ipynb #57e25287
+def embed_texts(
+    run,   # `Run`
+    texts, # sentences, any
+):
+    "`Embedding` of sentences, read with the run's vocabulary and concepts."
+    lang = run.cfg.data.language
+    labels = run.task.graph.labels([tokenize(t, lang) for t in texts]) if run.task.graph else None
+    return embed_captions(run.model, encode_captions(texts, run.task.vocab, lang), labels, run.cfg.eval.batch_size)
 
 # %% ../nbs/50_report.ipynb #f65013e2
 @torch.no_grad()
@@ -234,3 +258,31 @@ def save_figure(
     "Save a figure in the run's folder as PNG and return it."
     if run.path: (run.path/'figures').mkdir(exist_ok=True); fig.savefig(run.path/'figures'/f'{name}.png', bbox_inches='tight', dpi=150)
     return fig
+
+# %% ../nbs/50_report.ipynb #c5f8c4e4
+@torch.no_grad()
+def probe_table(
+    run,         # `Run` on the built-in world
+    split='test', # from which split
+):
+    "Percent of probes whose true caption beats the same words in another order, by kind, with the standard error."
+    probes, ts = swap_probes(run.task.store, split), run.task.split(split)
+    img, c = embed_images(run.model, ts, run.cfg), run.cfg.model.consensus_score
+    own = Embedding(*(None if x is None else x[[p.image for p in probes]] for x in img))
+    pair = lambda texts: similarity_pairs(own, embed_texts(run, texts), c)
+    score = pd.DataFrame({'kind': [p.kind for p in probes], 'true': pair([p.true for p in probes]), 'swapped': pair([p.swapped for p in probes])})
+    rows = {k: (probe_score(g.true.to_numpy(), g.swapped.to_numpy()), len(g)) for k, g in score.groupby('kind')}
+    return pd.DataFrame.from_dict({k: {'%': v, 'standard error': 50/n**.5, 'probes': n} for k, (v, n) in rows.items()}, orient='index')
+
+# %% ../nbs/50_report.ipynb #9ab5ec93
+def saved_figure(
+    notebook, # name of a notebook beside this one, without ending
+    call,     # part of the source of the cell whose figure is wanted
+):
+    "The picture that a saved notebook shows for a cell."
+    import base64, nbformat
+    from IPython.display import Image
+    nb = nbformat.read(project_root()/'nbs'/f'{notebook}.ipynb', 4)
+    found = [o.data['image/png'] for c in nb.cells if call in c.source for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    if not found: raise InputError(f'{notebook}.ipynb has no saved figure in a cell with {call!r}: run it and save it.')
+    return Image(base64.b64decode(found[-1]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data', 'make_config', 'duration', 'say_plan',
-           'test_run', 'run_seeds']
+           'test_run', 'find_run', 'run_seeds']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import time
@@ -129,6 +129,17 @@ def test_run(
     write_json(run.path/'metrics.json', dict(mR=main.metrics['mR'], rSum=main.metrics['rSum'], protocol=main.protocol, seed=run.cfg.train.seed, epoch=run.best['epoch'],
                                              dev_mR=run.best['dev']['mR'], **info, test={p: r.to_dict() for p, r in results.items()}))
     return results
+
+# %% ../nbs/55_reproduce.ipynb #15b82924
+def find_run(
+    cfg,   # `Config`
+    store, # `Store`
+    out_dir='outputs', # where runs are, relative to the project's root
+):
+    "The folder of a finished run with this config on this data, or None."
+    for f in sorted((project_root()/out_dir).glob('*/metrics.json')):
+        m = read_json(f.parent/'manifest.json')
+        if m['config'] == cfg.hash and m['hashes']['data'] == store.hash: return f.parent
 
 # %% ../nbs/55_reproduce.ipynb #de7cb2e6
 def run_seeds(

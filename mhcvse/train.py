@@ -86,7 +86,7 @@ def train_step(
     cfg, model, opt = trainer.cfg, trainer.model, trainer.opt
     for g in opt.param_groups: g['lr'] = g['base']*lr_factor(t, cfg.train)
     with trainer.autocast(): img, txt = model(batch)
-    parts = loss_parts(img, txt, batch.image, cfg.loss, 'all' if t < cfg.loss.warmup_epochs else None)
+    parts = loss_parts(img.float(), txt.float(), batch.image, cfg.loss, 'all' if t < cfg.loss.warmup_epochs else None)
     opt.zero_grad(set_to_none=True)
     parts.total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.train.grad_norm or math.inf)
