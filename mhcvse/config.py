@@ -140,7 +140,7 @@ class TrainConfig(Group):
 class EvalConfig(Group):
     "How a trained model is measured."
     name = 'eval'
-    protocol: str = opt('inductive', "inductive: an item's embedding depends on that item alone; oracle: a caption gets the labels of all captions of its image (a leak, shown for comparison)", 'protocol', ('inductive', 'oracle'))
+    protocol: str = opt('inductive', "inductive: an item's embedding depends on that item alone; transductive: labels completed from other test captions (CVSE); oracle: labels of all captions of its image (a leak)", 'protocol', ('inductive', 'transductive', 'oracle'))
     batch_size: int = opt(256, 'items encoded at once', 'protocol', low=1)
     resamples: int = opt(1000, 'bootstrap resamples of test images for the 95 % intervals', 'protocol', low=0)
 

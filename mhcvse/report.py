@@ -19,7 +19,7 @@ from .metrics import KS
 from .text import tokenize, encode_captions
 from .scenes import swap_probes, probe_score
 from .model import Embedding, similarity
-from .evaluate import embed_images, embed_captions, protocol_labels
+from .evaluate import embed_images, embed_captions, embed_split
 
 # %% ../nbs/50_report.ipynb #3b154822
 TABLE_1 = {  # system: i2t R@1 R@5 R@10, t2i R@1 R@5 R@10, the printed mean; None: blank in the paper
@@ -210,9 +210,8 @@ def test_scores(
     protocol=None, # instead of the config's
 ):
     "(I,M) scores of all images and captions of a split."
-    ts = run.task.split(split)
-    txt = embed_captions(run.model, ts.captions, protocol_labels(ts, protocol or run.cfg.eval.protocol), run.cfg.eval.batch_size)
-    return similarity(embed_images(run.model, ts, run.cfg), txt, run.cfg.model.consensus_score).cpu()
+    img, txt = embed_split(run.model, run.task.split(split), run.cfg, protocol or run.cfg.eval.protocol)
+    return similarity(img, txt, run.cfg.model.consensus_score).cpu()
 
 # %% ../nbs/50_report.ipynb #11fc8ca7
 def show_retrieval(

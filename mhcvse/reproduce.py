@@ -34,7 +34,7 @@ class Params:
     lr: float = None          # initial learning rate
     precision: str = None     # float32 or bfloat16
     device: str = 'auto'      # auto, cpu, cuda
-    protocol: str = None      # inductive or oracle
+    protocol: str = None      # inductive, transductive or oracle
     out_dir: str = 'outputs'  # where runs go, relative to the project's root
     overrides: str = ''       # 'group.key=value …' for any other field of the config
     dry_run: bool = False     # say what it would cost and stop

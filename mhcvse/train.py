@@ -170,11 +170,12 @@ def validate(
     start = time.time()
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0).metrics
     hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
-    stuck = hardest and collapsed(row['loss']['fused'], trainer.cfg)
-    notice = 'the ranking loss sits at 2·B·margin: all scores are nearly equal (collapse). Try more loss.warmup_epochs or a lower train.lr.' if stuck else ''
+    stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
+    notice = f"the {' and '.join(stuck)} ranking loss sits at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
+    if 'fused' in stuck: notice += ' Nothing more is learned: try more loss.warmup_epochs or a lower train.lr.'
     return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.time() - start, notice=notice)
 
-# %% ../nbs/34_train.ipynb #8d0002e0
+# %% ../nbs/34_train.ipynb #75dccd29
 def fit(
     cfg,       # `Config`
     task,      # `Task`
@@ -193,7 +194,7 @@ def fit(
             if row['best']: best, state = row['dev']['mR'], {n: v.detach().clone() for n, v in run.model.state_dict().items()}
             if path: write_json(run.path/'history.json', run.history)
             if path and row['best']: save_weights(run.path/'model.safetensors', state)
-            if show: tqdm.write('\n'.join([epoch_line(row)] + ([f"  ! {row['notice']}"] if row['notice'] else [])))
+            if show: tqdm.write('\n'.join([epoch_line(row)] + [f'  ! {n}' for n in {row['notice']} - {r['notice'] for r in run.history[:-1]} - {''}]))
             if row['epoch'] - run.best['epoch'] >= cfg.train.patience: break
     run.model.load_state_dict(state)
     return run
