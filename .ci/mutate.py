@@ -113,8 +113,8 @@ def default_names(args):
 
 def less(node, new):
     "'without k=v' when `new` is the same call without a keyword argument."
-    if not (isinstance(node, ast.Call) and isinstance(new, ast.Call)) or len(new.keywords) == len(node.keywords): return None
-    return next(f'without {short(k)}' for k in node.keywords if k not in new.keywords)
+    if not (isinstance(node, ast.Call) and isinstance(new, ast.Call) and new.func is node.func): return None
+    return next((f'without {short(k)}' for k in node.keywords if k not in new.keywords), None)
 
 def short(node):
     "A node on one line."
@@ -195,7 +195,7 @@ def in_fork(name, a):
             sys.stdout.flush()
             with os.fdopen(w, 'w') as f: f.write(out)
             os._exit(0)
-        except SystemExit as e: print(e, flush=True); os._exit(1)
+        except BaseException as e: print(e if isinstance(e, SystemExit) else f'{name}: {e!r}', flush=True); os._exit(1)
     os.close(w)
     with os.fdopen(r) as f: text = f.read()
     os.wait()

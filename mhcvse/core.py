@@ -43,7 +43,7 @@ def unit(
     dim=-1, # the axis whose length becomes 1
 ):
     "`x` scaled to unit length along `dim`; zero vectors stay zero."
-    return F.normalize(x, dim=dim, eps=1e-12)
+    return F.normalize(x, dim=dim, eps=max(1e-12, torch.finfo(x.dtype).tiny))
 
 # %% ../nbs/00_core.ipynb #a31945ab
 def length_mask(
