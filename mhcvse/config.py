@@ -54,7 +54,7 @@ class DataConfig(Group):
     language: str = opt('english', 'english: Treebank tokens and English lemmas; other: Unicode words, no lemmas', 'paper §4.3', ('english', 'other'))
     min_count: int = opt(4, 'a word enters the vocabulary from this many occurrences in training captions', 'CVSE', low=1)
     word_vectors: str = opt('', 'local GloVe or fastText text file to start word embeddings and concept nodes from; empty: none', 'paper silent')
-    feature_norm: str = opt('unit', 'unit: each region feature is divided by its length first; none: as stored', 'dev', ('unit', 'none'))
+    feature_norm: str = opt('unit', 'unit: each region feature is divided by its length first; none: as stored', 'paper silent', ('unit', 'none'))
     label_source: str = opt('caption', "a training caption's concept labels: its own words (caption) or those of all captions of its image (image, as CVSE)", 'protocol', ('caption', 'image'))
     n_concepts: int = opt(300, 'C, the most concepts to use', 'CVSE', low=2)
     concept_choice: str = opt('quota', 'quota: the most frequent within each part of speech; frequency: the most frequent overall', 'CVSE', ('quota', 'frequency'))
@@ -76,7 +76,7 @@ class ModelConfig(Group):
     residual: bool = opt(True, 'add the input of the attention to its output', 'dev')
     attention_norm: str = opt('none', 'layer norm around the attention', 'dev', ('none', 'before', 'after'))
     scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1', 'dev')
-    attention_dropout: float = opt(.2, 'dropout on the output of the attention (memory: after each tanh)', 'dev', low=0., high=.95)
+    attention_dropout: float = opt(.2, 'dropout on the output of the attention (memory: after each tanh)', 'paper silent', low=0., high=.95)
     memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none', 'CVSE', ('feature', 'region', 'none'))
     pooling: str = opt('mean', 'positions to one vector after the attention', 'paper §3.1', ('mean', 'max'))
     pool_norm: str = opt('batch', 'batch norm (no affine) before the last normalisation', 'dev', ('batch', 'none'))
@@ -85,7 +85,7 @@ class ModelConfig(Group):
     graph_shift: float = opt(.02, 'u in f(P)', 'CVSE', low=-1., high=1.)
     graph_cut: float = opt(.3, 'edges below this are dropped, the others become 1', 'CVSE', low=0.)
     graph_edge: float = opt(.25, 'what the edges of a column sum to, beside the 1 of the node itself', 'CVSE', low=0.)
-    graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'dev', ('standard', 'printed'))
+    graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'paper §3.1', ('standard', 'printed'))
     graph_hidden: float = opt(.5, 'hidden size of the graph as a share of D', 'CVSE', low=.01, high=4.)
     graph_slope: float = opt(.2, 'negative slope of the LeakyReLU between graph layers', 'CVSE', low=0., high=1.)
     consensus_norm: str = opt('batch', 'batch norm inside the concept scores', 'CVSE', ('batch', 'none'))
@@ -256,10 +256,10 @@ PRESETS = {
               'model.word_dropout': .2, 'model.consensus_score': 0., 'loss.fused': 1., 'loss.instance': 0., 'loss.consensus': 0., 'loss.kl': 0., 'loss.weighting': 'fixed', 'train.schedule': 'step'},
 }
 
-# %% ../nbs/01_config.ipynb #16ea283a
+# %% ../nbs/01_config.ipynb #d75c8412
 SIZES = {
     'paper': {},
-    'small': {'model.embed_dim': 128, 'model.word_dim': 100, 'train.lr': 1e-3, 'data.concept_choice': 'frequency'},
+    'small': {'model.embed_dim': 128, 'model.word_dim': 100, 'train.lr': 1e-3, 'loss.warmup_epochs': 4, 'data.concept_choice': 'frequency'},
 }
 
 # %% ../nbs/01_config.ipynb #95fe6fce

@@ -270,7 +270,7 @@ def probe_table(
     own = Embedding(*(None if x is None else x[[p.image for p in probes]] for x in img))
     pair = lambda texts: similarity_pairs(own, embed_texts(run, texts), c)
     score = pd.DataFrame({'kind': [p.kind for p in probes], 'true': pair([p.true for p in probes]), 'swapped': pair([p.swapped for p in probes])})
-    rows = {k: (probe_score(g.true.to_numpy(), g.swapped.to_numpy()), len(g)) for k, g in score.groupby('kind')}
+    rows = {k: (probe_score(g.true.tolist(), g.swapped.tolist()), len(g)) for k, g in score.groupby('kind')}
     return pd.DataFrame.from_dict({k: {'%': v, 'standard error': 50/n**.5, 'probes': n} for k, (v, n) in rows.items()}, orient='index')
 
 # %% ../nbs/50_report.ipynb #9ab5ec93
