@@ -167,14 +167,19 @@ def short_path(
 # %% ../nbs/00_core.ipynb #c5d5f548
 class CellFile:
     "Where a progress bar writes in a notebook: one output that is updated in place and reads well when it is saved."
-    handle = None
+    def __init__(self): self.lines, self.bar, self.handle = [], '', None
     def write(self, text):
-        "Show the bar's latest line."
+        "Show the bar's latest line below what was logged."
+        if text.strip(): self.bar = text.strip(); self.show()
+    def log(self, text):
+        "Add a line that stays, above the bar."
+        self.lines.append(text); self.show()
+    def show(self):
+        "Update the output, or make it."
         from IPython.display import Pretty, display
-        line = Pretty(text.strip())
-        if not text.strip(): return
-        if self.handle: self.handle.update(line)
-        else: self.handle = display(line, display_id=True)
+        text = Pretty('\n'.join(self.lines + [self.bar]))
+        if self.handle: self.handle.update(text)
+        else: self.handle = display(text, display_id=True)
     def flush(self): pass
 
 # %% ../nbs/00_core.ipynb #048affd3

@@ -156,9 +156,10 @@ def write_start(
 def epoch_line(
     row, # a row of the history
 ):
-    "One line about an epoch."
+    "One line about an epoch, and its notice if it has one."
     loss = '  '.join(f'{k} {v:.2f}' for k, v in row['loss'].items() if v)
-    return f"epoch {row['epoch']:>3}  {loss}  dev mR {row['dev']['mR']:.2f}{' *' if row['best'] else '  '} {row['seconds'] + row['dev_seconds']:.1f} s"
+    line = f"epoch {row['epoch']:>3}  {loss}  dev mR {row['dev']['mR']:.2f}{' *' if row['best'] else '  '} {row['seconds'] + row['dev_seconds']:.1f} s"
+    return line + (f"\n  ! {row['notice']}" if row['notice'] else '')
 
 # %% ../nbs/34_train.ipynb #02d971c8
 def validate(
@@ -170,7 +171,7 @@ def validate(
     start = time.time()
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0).metrics
     hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
-    stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
+    stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and dev['mR'] <= best and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
     notice = f"the {' and '.join(stuck)} ranking loss sits at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
     if 'fused' in stuck: notice += ' Nothing more is learned: try more loss.warmup_epochs or a lower train.lr.'
     return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.time() - start, notice=notice)
@@ -187,14 +188,15 @@ def fit(
     trainer = Trainer(cfg, task)
     run, best, state = Run(cfg, task, trainer.model, path=Path(path) if path else None), -1., None
     if path: write_start(run, trainer.device, **info)
-    with tqdm(total=cfg.train.epochs*len(trainer.batches), unit=' steps', file=bar_file(), ncols=100, mininterval=.5, disable=not show) as bar:
+    out = bar_file()
+    with tqdm(total=cfg.train.epochs*len(trainer.batches), unit=' steps', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
         for k in range(cfg.train.epochs):
             row = validate(trainer, trainer.epoch(k, bar), best)
             run.history.append(row)
             if row['best']: best, state = row['dev']['mR'], {n: v.detach().clone() for n, v in run.model.state_dict().items()}
             if path: write_json(run.path/'history.json', run.history)
             if path and row['best']: save_weights(run.path/'model.safetensors', state)
-            if show: tqdm.write('\n'.join([epoch_line(row)] + [f'  ! {n}' for n in {row['notice']} - {r['notice'] for r in run.history[:-1]} - {''}]))
+            if show: (out.log if out else tqdm.write)(epoch_line(row))
             if row['epoch'] - run.best['epoch'] >= cfg.train.patience: break
     run.model.load_state_dict(state)
     return run
