@@ -114,6 +114,9 @@ class LossConfig(Group):
     weighting: str = opt('printed', 'printed: w sigma(L), eq 15 as it stands; prose: w sigma(-L), what the text says; fixed: w', 'paper §3.4', ('printed', 'prose', 'fixed'))
     detach: bool = opt(True, 'dynamic weights are constants for the gradient', 'protocol')
     reduction: str = opt('sum', 'losses summed or averaged over the batch', 'CVSE', ('sum', 'mean'))
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fused + self.instance + self.consensus + self.kl == 0: raise InputError('loss: all four base weights are 0, so there is nothing to learn from: give one of them a weight.')
 
 # %% ../nbs/01_config.ipynb #d92434b6
 @dataclass(frozen=True)
@@ -123,9 +126,9 @@ class TrainConfig(Group):
     epochs: int = opt(30, 'passes over the training captions', 'paper §4.3', low=1)
     batch_size: int = opt(128, 'B, captions (with their images) in a batch', 'CVSE', low=2)
     lr: float = opt(2e-4, 'initial learning rate of Adam', 'CVSE', low=0.)
-    graph_lr: float = opt(1., 'learning rate of the concept graph as a share of lr (CVSE: 0.2)', 'protocol', low=0.)
+    graph_lr: float = opt(1., 'learning rate of the concept graph as a share of lr (CVSE: 0.2)', 'paper silent', low=0.)
     grad_norm: float = opt(2., 'gradients are scaled down to this norm', 'CVSE', low=0.)
-    schedule: str = opt('cosine', 'cosine: one cycle; restarts: a cycle every cycle_epochs; step: x step_factor every step_epochs (CVSE)', 'paper §3.5', ('cosine', 'restarts', 'step'))
+    schedule: str = opt('cosine', 'cosine: one cycle; restarts: a cycle every cycle_epochs; step: x step_factor every step_epochs (CVSE). The formula is not given; the text asks for resets and for late convergence: one cycle has the second', 'paper §3.5', ('cosine', 'restarts', 'step'))
     cycle_epochs: int = opt(10, 'T of eq 16 with restarts, in epochs', 'paper silent', low=1)
     lr_floor: float = opt(0., 'where the cosine ends, as a share of lr', 'paper silent', low=0., high=1.)
     step_epochs: int = opt(25, 'epochs between the steps of the step schedule', 'CVSE', low=1)
@@ -174,6 +177,10 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
 
+    def __post_init__(self):
+        if not self.model.consensus and self.eval.protocol != 'inductive':
+            raise InputError(f"eval.protocol={self.eval.protocol!r} is about concept labels, and this model has no consensus level: use 'inductive', or set model.consensus=true.")
+
     @staticmethod
     def names():
         "The dotted name of every field, with its dataclass field."
@@ -191,8 +198,9 @@ def parse_overrides(
     "Overrides as a dict of dotted names."
     if isinstance(text, dict): return text
     if not isinstance(text, str): raise InputError(f"overrides={text!r} should be a string such as 'model.heads=4 loss.margin=0.1'.")
-    pairs = [p.partition('=') for p in text.replace(',', ' ').split()]
-    for k, eq, _ in pairs:
+    pairs = [p.partition('=') for p in text.replace(',', ' ').replace(';', ' ').split()]
+    for i, (k, eq, _) in enumerate(pairs):
+        if k in [p[0] for p in pairs[:i]]: raise InputError(f"overrides: '{k}' is given twice; keep one of them.")
         if not eq: raise InputError(f"overrides: '{k}' has no value; write it as '{k}=VALUE', without spaces around the '='.")
     return {k: v for k, _, v in pairs}
 

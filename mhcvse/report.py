@@ -6,7 +6,7 @@
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'STYLE', 'reported_table', 'measured_row', 'results_table', 'show_table',
            'data_summary', 'styled', 'picture', 'show_examples', 'stages', 'draw_model', 'plot_history',
            'similarity_pairs', 'embed_texts', 'test_scores', 'show_retrieval', 'caption_line', 'save_figure',
-           'probe_table', 'saved_figure']
+           'probe_table', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #e9ca6cbf
 import contextlib, textwrap
@@ -274,14 +274,14 @@ def probe_table(
     return pd.DataFrame.from_dict({k: {'%': v, 'standard error': 50/n**.5, 'probes': n} for k, (v, n) in rows.items()}, orient='index')
 
 # %% ../nbs/50_report.ipynb #9ab5ec93
-def saved_figure(
+def saved_output(
     notebook, # name of a notebook beside this one, without ending
-    call,     # part of the source of the cell whose figure is wanted
+    call,     # part of the source of the cell whose output is wanted
 ):
-    "The picture that a saved notebook shows for a cell."
+    "The last picture or table that a saved notebook shows for a cell."
     import base64, nbformat
-    from IPython.display import Image
+    from IPython.display import HTML, Image
     nb = nbformat.read(project_root()/'nbs'/f'{notebook}.ipynb', 4)
-    found = [o.data['image/png'] for c in nb.cells if call in c.source for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
-    if not found: raise InputError(f'{notebook}.ipynb has no saved figure in a cell with {call!r}: run it and save it.')
-    return Image(base64.b64decode(found[-1]))
+    data = [o.data for c in nb.cells if call in c.source for o in c.get('outputs', []) if {'image/png', 'text/html'} & set(o.get('data', {}))]
+    if not data: raise InputError(f'{notebook}.ipynb has no saved figure or table in a cell with {call!r}: run it and save it.')
+    return Image(base64.b64decode(data[-1]['image/png'])) if 'image/png' in data[-1] else HTML(''.join(data[-1]['text/html']))

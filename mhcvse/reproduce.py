@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
-from .config import Config, PRESETS, SIZES
+from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import new_run
 from .store import Store, open_data
 from .scenes import open_scenes
@@ -82,7 +82,10 @@ def find_data(
     "The store to run on: the one asked for; with 'auto' a Flickr30k store under data/, else the built-in world."
     root = project_root()
     store = None if p.data == 'scenes' else open_data(p.data, root)
-    return store if store is not None else open_scenes(root)
+    store = store if store is not None else open_scenes(root)
+    for s in ('train', 'dev', 'test'):
+        if s not in store.splits: raise InputError(f"{short_path(store.path)} has no split '{s}' (it has {', '.join(store.splits)}): a run trains, validates and tests. Add {s}_ims.npy and {s}_caps.txt to the folder it was made from.")
+    return store
 
 # %% ../nbs/55_reproduce.ipynb #938c0cdb
 def make_config(
@@ -93,6 +96,8 @@ def make_config(
     size = p.size if p.size != 'auto' else 'small' if store.kind == 'demonstration' else 'paper'
     named = {'train.epochs': p.epochs, 'train.seed': p.seed, 'model.embed_dim': p.embed_dim, 'train.batch_size': p.batch_size, 'train.lr': p.lr,
              'train.precision': p.precision, 'train.device': p.device, 'eval.protocol': p.protocol}
+    for k in parse_overrides(p.overrides):
+        if named.get(k) is not None: raise InputError(f"overrides: '{k}' is also the parameter '{k.split('.')[1]}' of the notebook: give it there, -p {k.split('.')[1]} VALUE.")
     return size, Config.preset(p.preset, size).override({k: v for k, v in named.items() if v is not None}).override(p.overrides)
 
 # %% ../nbs/55_reproduce.ipynb #89a75fe0

@@ -597,12 +597,13 @@ def open_data(
 ):
     "The store to use; None when it is to be chosen (`auto`) and there is no Flickr30k."
     root = Path(root or project_root())
+    if not str(data).strip(): raise InputError("data='' is empty: give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt.")
     path = find_flickr30k(root) if data == 'auto' else next((p for p in (Path(data).expanduser(), root/data, root/'data'/data) if p.exists()), Path(data))
     if path is None: return None
     if path.is_dir(): return import_once(path, root, scale)
     if path.exists(): return Store(path)
     near = [p.name for p in sorted(root.glob('data/*')) if p.suffix == '.h5' or p.is_dir()]
-    raise InputError(f"data={str(data)!r} does not exist: {did_you_mean(path.name, near) if near else 'give a .h5 store or a folder with train_ims.npy and train_caps.txt.'}")
+    raise InputError(f"data={str(data)!r} does not exist (looked here, in the project and in its data/): give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt; {did_you_mean(path.name, ['auto', 'scenes', *near])}")
 
 # %% ../nbs/12_store.ipynb #3a49529b
 def photo_number(

@@ -8,7 +8,7 @@ __all__ = ['pick_device', 'build_model', 'build_optimizer', 'Trainer', 'train_st
            'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
-import math, time, sys
+import math, statistics, sys, time
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
@@ -203,12 +203,12 @@ def fit(
 
 # %% ../nbs/34_train.ipynb #be14f7b6
 def load_run(
-    path,          # a run's folder
+    path,          # a run's folder, relative to here or to the project's root
     store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
     device='auto', # where to put the model
 ):
     "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
-    path = Path(path)
+    path = Path(path) if (Path(path)/'config.json').exists() else project_root()/path
     if not (path/'config.json').exists(): raise InputError(f"{path} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
     cfg, about = Config.load(path/'config.json'), read_json(path/'manifest.json')
     graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
@@ -259,17 +259,16 @@ def peak_memory(
 def estimate(
     cfg,      # `Config`
     task,     # `Task`
-    steps=3,  # steps to measure
+    steps=5,  # steps to measure; their median counts, so that a stall does not
 ):
     "Expected seconds and memory of `fit`, from a few steps and one validation of an untrained model."
     trainer = Trainer(cfg, task)
     sync = torch.cuda.synchronize if trainer.device.type == 'cuda' else (lambda: None)
     with seeded(0):
         trainer.model.train()
-        for i, batch in zip(range(steps + 1), trainer.batches.epoch(0)):
-            if i == 1: sync(); start = time.time()
-            trainer.step(batch, 0.)
-        sync(); step = (time.time() - start)/max(i, 1)
+        times = [time.time()]
+        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.time())
+    step = statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
     start = time.time()
     evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
     epoch = step*len(trainer.batches) + time.time() - start
