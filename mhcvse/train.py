@@ -154,12 +154,13 @@ def write_start(
 
 # %% ../nbs/34_train.ipynb #46960f26
 def epoch_line(
-    row, # a row of the history
+    row,     # a row of the history
+    said=(), # notices that earlier lines have shown
 ):
-    "One line about an epoch, and its notice if it has one."
+    "One line about an epoch, and its notice if that is a new one."
     loss = '  '.join(f'{k} {v:.2f}' for k, v in row['loss'].items() if v)
     line = f"epoch {row['epoch']:>3}  {loss}  dev mR {row['dev']['mR']:.2f}{' *' if row['best'] else '  '} {row['seconds'] + row['dev_seconds']:.1f} s"
-    return line + (f"\n  ! {row['notice']}" if row['notice'] else '')
+    return line + (f"\n  ! {row['notice']}" if row['notice'] and row['notice'] not in said else '')
 
 # %% ../nbs/34_train.ipynb #02d971c8
 def validate(
@@ -196,7 +197,7 @@ def fit(
             if row['best']: best, state = row['dev']['mR'], {n: v.detach().clone() for n, v in run.model.state_dict().items()}
             if path: write_json(run.path/'history.json', run.history)
             if path and row['best']: save_weights(run.path/'model.safetensors', state)
-            if show: (out.log if out else tqdm.write)(epoch_line(row))
+            if show: (out.log if out else tqdm.write)(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
             if row['epoch'] - run.best['epoch'] >= cfg.train.patience: break
     run.model.load_state_dict(state)
     return run
