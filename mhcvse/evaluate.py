@@ -9,7 +9,7 @@ __all__ = ['PROTOCOLS', 'stack', 'embed_images', 'embed_captions', 'around', 'co
 # %% ../nbs/33_evaluate.ipynb #8a5ef3f8
 from dataclasses import dataclass
 import torch
-from .core import InputError, one_of
+from .core import one_of
 from .model import Embedding, similarity
 from .batches import image_batches, caption_batches
 from .metrics import similarity_ranks, retrieval_metrics, bootstrap

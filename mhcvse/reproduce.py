@@ -7,16 +7,14 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data
            'test_run', 'find_run', 'run_seeds']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
-import time
 from dataclasses import dataclass, fields
-from pathlib import Path
 from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import new_run
-from .store import Store, open_data
+from .store import open_data
 from .scenes import open_scenes
 from .task import Task
-from .train import fit, estimate, pick_device, Run
+from .train import fit, pick_device
 from .evaluate import PROTOCOLS
 
 # %% ../nbs/55_reproduce.ipynb #e3483ed5

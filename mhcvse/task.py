@@ -8,10 +8,9 @@ __all__ = ['TaskSplit', 'Task', 'make_split', 'task_split', 'task_hashes']
 # %% ../nbs/16_task.ipynb #d21aa5a3
 from dataclasses import dataclass
 import torch
-from .core import InputError, content_hash
-from .text import tokenize, Vocab, encode_captions, Captions, load_word_vectors
-from .concepts import build_graph, caption_labels, image_labels, ConceptGraph
-from .store import Store, Split
+from .text import tokenize, Vocab, encode_captions, Captions
+from .concepts import build_graph, image_labels
+from .store import Split
 from .batches import shuffled_captions
 
 # %% ../nbs/16_task.ipynb #e0472d02
