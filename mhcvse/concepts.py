@@ -103,12 +103,14 @@ MIN_CAPTIONS = 2
 def rank_lemmas(
     token_lists,        # the tokens of each training caption
     language='english', # as for `lemma`
+    form='lemma',       # 'word': word forms instead of lemmas
 ):
     "[(lemma, captions that hold it, class or '')], most frequent first, equals in alphabetical order."
     captions, votes = Counter(), defaultdict(Counter)
-    for tokens in token_lists: captions.update({lemma(w, language) for w in tokens})
+    name = (lambda w: w) if one_of(form, ('lemma', 'word'), 'concept_form') == 'word' else (lambda w: lemma(w, language))
+    for tokens in token_lists: captions.update(set(map(name, tokens)))
     if language == 'english':
-        for w, n in Counter(w for tokens in token_lists for w in tokens).items(): votes[lemma(w)][word_class(w) or ''] += n
+        for w, n in Counter(w for tokens in token_lists for w in tokens).items(): votes[name(w)][word_class(w) or ''] += n
     best = {w: max(sorted(v), key=v.get) for w, v in votes.items()}
     return [(w, n, best.get(w, '')) for w, n in sorted(captions.items(), key=lambda x: (-x[1], x[0])) if any(map(str.isalpha, w))]
 
@@ -144,11 +146,12 @@ def choose_concepts(
     quota=(7, 2, 1),    # shares of object, motion and property words
     stop_words='drop',  # 'drop' or 'keep'
     language='english', # 'other': no classes and no stop words are known
+    form='lemma',       # 'word': word forms instead of lemmas
 ):
     "The concept words of training captions."
     one_of(choice, ('quota', 'frequency'), 'concept_choice'), one_of(stop_words, ('drop', 'keep'), 'stop_words')
     notes, english = [], language == 'english'
-    rows = [r for r in rank_lemmas(token_lists, language) if r[1] >= MIN_CAPTIONS]
+    rows = [r for r in rank_lemmas(token_lists, language, form) if r[1] >= MIN_CAPTIONS]
     if stop_words == 'drop' and english: rows = [r for r in rows if not is_stop_word(r[0])]
     if not english: notes = ["language 'other': parts of speech and stop words are not known; concepts are the most frequent words."]
     if choice == 'quota' and english: rows, notes = within_quota(rows, n, quota)
@@ -164,7 +167,8 @@ def find_concepts(
     language='english', # as for `lemma`
 ):
     "Two (hits,) tensors: the caption and the concept of every token that names one."
-    column = {w: i for i, w in enumerate(getattr(concepts, 'words', concepts))}
+    words = getattr(concepts, 'words', concepts)
+    column = {w: i for i, w in reversed(list(enumerate(words)))}  # the first of equals counts
     hits = [(i, column[l]) for i, tokens in enumerate(token_lists) for w in tokens if (l := lemma(w, language)) in column]
     return torch.tensor(hits, dtype=torch.long).reshape(-1, 2).unbind(1)
 
@@ -297,9 +301,14 @@ class ConceptGraph:
     source: str         # where the node vectors come from
     notes: list = field(default_factory=list) # what was done differently from what was asked
     language: str = 'english' # of the captions
+    form: str = 'lemma' # 'word': the concepts are word forms, as CVSE's
 
     def __len__(self): return len(self.words)
-    def labels(self, token_lists): return caption_labels(token_lists, self.words, self.language)
+    def labels(self, token_lists, train=False):
+        "(N, C) labels of captions; word forms are matched to the letter in training and by lemma elsewhere, as CVSE does."
+        if self.form == 'lemma': return caption_labels(token_lists, self.words, self.language)
+        if train: return caption_labels(token_lists, self.words, 'other')
+        return caption_labels(token_lists, [lemma(w, self.language) for w in self.words], self.language)
     def __repr__(self):
         kinds = Counter(c or 'word' for c in self.classes)
         return f"ConceptGraph of {len(self)} concepts ({', '.join(f'{n} {k}' for k, n in kinds.items())}), nodes from {self.source}: {' '.join(self.words[:8])} …"
@@ -310,7 +319,7 @@ def save_graph(
     path,  # a .safetensors file
 ):
     "Write the graph, words and tensors, as one file."
-    meta = {k: getattr(graph, k) for k in ('words', 'classes', 'counts', 'source', 'notes', 'language')}
+    meta = {k: getattr(graph, k) for k in ('words', 'classes', 'counts', 'source', 'notes', 'language', 'form')}
     tensors = dict(nodes=graph.nodes.contiguous(), adj=graph.adj.contiguous())
     with atomic_path(path) as tmp: safetensors.torch.save_file(tensors, tmp, dict(format='mhcvse-concepts', graph=json.dumps(meta)))
 ConceptGraph.save = save_graph
@@ -329,7 +338,7 @@ def load_graph(
     if not ok: raise InputError(f'{path} is not a concept graph, or is damaged: build it again from the training captions.')
     return graph
 ConceptGraph.load = staticmethod(load_graph)
-ConceptGraph.hash = property(lambda g: content_hash(g.words, g.classes, g.counts, g.nodes, g.adj, g.source, g.language))
+ConceptGraph.hash = property(lambda g: content_hash(g.words, g.classes, g.counts, g.nodes, g.adj, g.source, g.language, g.form))
 
 # %% ../nbs/11_concepts.ipynb #f663a5b6
 def build_graph(
@@ -342,15 +351,16 @@ def build_graph(
     "The concepts of training captions and their graph."
     if len(token_lists) != len(caption_image): raise InputError(f'concepts: {len(token_lists)} captions but the images of {len(caption_image)}.')
     d, m = data_cfg, model_cfg
-    concepts = choose_concepts(token_lists, d.n_concepts, d.concept_choice, d.concept_quota, d.stop_words, d.language)
-    labels = caption_labels(token_lists, concepts, d.language)
+    concepts = choose_concepts(token_lists, d.n_concepts, d.concept_choice, d.concept_quota, d.stop_words, d.language, d.concept_form)
+    reading = d.language if d.concept_form == 'lemma' else 'other'
+    labels = caption_labels(token_lists, concepts, reading)
     counts, once = cooccurrence(labels), torch.tensor(concepts.counts)
-    divisor = once if d.cooccurrence == 'caption' else find_concepts(token_lists, concepts, d.language)[1].bincount(minlength=len(once))
+    divisor = once if d.cooccurrence == 'caption' else find_concepts(token_lists, concepts, reading)[1].bincount(minlength=len(once))
     A = edges(conditional(counts, divisor), m.graph_power, m.graph_shift, m.graph_cut, m.graph_edge)
     nodes, source, notes = node_vectors(counts, concepts.words, dim, d.word_vectors)
     if A.equal(torch.eye(len(A), dtype=A.dtype)): notes.append(f'no edge is as strong as model.graph_cut={m.graph_cut}: the graph is nodes alone.')
     notes.append(f'counted over {len(token_lists):,} training captions of {len(set(map(int, caption_image))):,} images.')
-    return ConceptGraph(concepts.words, concepts.classes, concepts.counts, nodes, normalise(A).float(), source, concepts.notes + notes, d.language)
+    return ConceptGraph(concepts.words, concepts.classes, concepts.counts, nodes, normalise(A, m.graph_norm == 'transposed').float(), source, concepts.notes + notes, d.language, d.concept_form)
 
 # %% ../nbs/11_concepts.ipynb #ac0afe02
 def graph_facts(

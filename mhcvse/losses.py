@@ -111,6 +111,7 @@ def model_losses(
     negatives=None, # overrides cfg.negatives (the warm-up)
 ):
     "name -> raw loss; only 'fused' where the model has no consensus level."
+    if cfg.same_image == 'negative': image = None
     rank = lambda a, b: ranking_loss(a @ b.T, image, cfg.margin, negatives or cfg.negatives, cfg.reduction)
     if img.consensus is None: return {'fused': rank(img.fused, txt.fused)}
     return {'fused': rank(img.fused, txt.fused), 'instance': rank(img.instance, txt.instance),

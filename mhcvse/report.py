@@ -16,7 +16,7 @@ import torch
 import matplotlib.pyplot as plt
 from .core import InputError, project_root
 from .metrics import KS
-from .text import tokenize, encode_captions
+from .text import encode_captions
 from .scenes import swap_probes, probe_score
 from .model import Embedding, similarity
 from .evaluate import embed_images, embed_captions, embed_split
@@ -198,9 +198,9 @@ def embed_texts(
     texts, # sentences, any
 ):
     "`Embedding` of sentences, read with the run's vocabulary and concepts."
-    lang = run.cfg.data.language
-    labels = run.task.graph.labels([tokenize(t, lang) for t in texts]) if run.task.graph else None
-    return embed_captions(run.model, encode_captions(texts, run.task.vocab, lang), labels, run.cfg.eval.batch_size)
+    tokens = run.task.read(texts)
+    labels = run.task.graph.labels(tokens) if run.task.graph else None
+    return embed_captions(run.model, encode_captions(tokens, run.task.vocab), labels, run.cfg.eval.batch_size)
 
 # %% ../nbs/50_report.ipynb #f65013e2
 @torch.no_grad()

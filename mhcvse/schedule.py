@@ -40,11 +40,12 @@ def step(
 
 # %% ../nbs/31_schedule.ipynb #68327cf8
 def lr_factor(
-    t,   # epochs done so far, fractions included
-    cfg, # `TrainConfig`
+    t,           # epochs done so far, fractions included
+    cfg,         # `TrainConfig`
+    graph=False, # of the concept graph, whose steps have a factor of their own
 ):
     "Share of the initial learning rate after `t` epochs, by the schedule that the config names."
     kind = one_of(cfg.schedule, ('cosine', 'restarts', 'step'), 'train.schedule')
     if kind == 'cosine': return cosine(t, cfg.epochs, cfg.lr_floor)
     if kind == 'restarts': return restarts(t, cfg.cycle_epochs, cfg.lr_floor)
-    return step(t, cfg.step_epochs, cfg.step_factor)
+    return step(t, cfg.step_epochs, cfg.graph_step_factor if graph else cfg.step_factor)

@@ -9,7 +9,7 @@ __all__ = ['TaskSplit', 'Task', 'make_split', 'task_split', 'task_hashes']
 from dataclasses import dataclass
 import torch
 from .text import tokenize, Vocab, encode_captions, Captions
-from .concepts import build_graph, image_labels
+from .concepts import build_graph, image_labels, is_stop_word
 from .store import Split
 from .batches import shuffled_captions
 
@@ -43,9 +43,13 @@ class Task:
 
     def tokens(self, name):
         "The tokens of each caption of a split."
-        if name not in self._tokens:
-            self._tokens[name] = [tokenize(c, self.cfg.data.language) for c in self.store.split(name).captions]
+        if name not in self._tokens: self._tokens[name] = self.read(self.store.split(name).captions)
         return self._tokens[name]
+
+    def read(self, captions):
+        "The tokens of captions as the config reads them: whole, or without stop words (paper §4.3)."
+        lists = [tokenize(c, self.cfg.data.language) for c in captions]
+        return lists if self.cfg.data.caption_words == 'all' else [[w for w in words if not is_stop_word(w)] for words in lists]
 
 # %% ../nbs/16_task.ipynb #412e2d59
 def make_split(
@@ -56,9 +60,9 @@ def make_split(
     split, cfg = task.store.split(name), task.cfg
     owner = split.caption_image
     if name == 'train' and cfg.data.shuffle_captions: owner = shuffled_captions(owner, cfg.train.seed)
-    labels = task.graph.labels(task.tokens(name)) if task.graph else None
+    labels = task.graph.labels(task.tokens(name), name == 'train') if task.graph else None
     union = image_labels(labels, owner) if task.graph else None
-    return TaskSplit(split, encode_captions(split.captions, task.vocab, cfg.data.language), labels, union, owner)
+    return TaskSplit(split, encode_captions(task.tokens(name), task.vocab), labels, union, owner)
 
 # %% ../nbs/16_task.ipynb #81b5be18
 def task_split(

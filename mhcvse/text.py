@@ -144,13 +144,13 @@ Captions.batch = caption_batch
 
 # %% ../nbs/10_text.ipynb #f52f7860
 def encode_captions(
-    captions,           # list of captions as they were written
+    captions,           # list of captions as they were written, or of their tokens
     vocab,              # the `Vocab`
     language='english', # as for `tokenize`
 ):
     "All captions as word numbers."
     if isinstance(captions, str): raise InputError('captions: expected a list of captions, not one string.')
-    rows = [vocab.encode(tokenize(c, language)) for c in captions]
+    rows = [vocab.encode(tokenize(c, language) if isinstance(c, str) else c) for c in captions]
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
     return Captions(torch.tensor([i for r in rows for i in r], dtype=torch.int32), offsets)
 

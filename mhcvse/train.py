@@ -51,11 +51,10 @@ def build_optimizer(
     model, # `MHCVSE`
     cfg,   # `TrainConfig`
 ):
-    "Adam over two groups, the concept graph and everything else; each group's `base` is what the schedule multiplies."
+    "Adam over two groups: everything but the concept graph, and the concept graph."
     graph = [p for n, p in model.named_parameters() if n.startswith('concept_encoder.')]
     rest = [p for n, p in model.named_parameters() if not n.startswith('concept_encoder.')]
-    groups = [dict(params=ps, lr=lr, base=lr) for ps, lr in ((rest, cfg.lr), (graph, cfg.lr*cfg.graph_lr)) if ps]
-    return torch.optim.Adam(groups)
+    return torch.optim.Adam([dict(params=ps, lr=cfg.lr, graph=ps is graph) for ps in (rest, graph) if ps])
 
 # %% ../nbs/34_train.ipynb #9ddd3ee7
 class Trainer:
@@ -84,7 +83,7 @@ def train_step(
 ):
     "One step down the gradient; the `LossParts` it was computed from."
     cfg, model, opt = trainer.cfg, trainer.model, trainer.opt
-    for g in opt.param_groups: g['lr'] = g['base']*lr_factor(t, cfg.train)
+    for g in opt.param_groups: g['lr'] = cfg.train.lr*lr_factor(t, cfg.train, g['graph'])
     with trainer.autocast(): img, txt = model(batch)
     parts = loss_parts(img.float(), txt.float(), batch.image, cfg.loss, 'all' if t < cfg.loss.warmup_epochs else None)
     opt.zero_grad(set_to_none=True)
