@@ -8,8 +8,9 @@
     python .ci/check.py canary FOLDER        write a notebook that passes and one that fails
     python .ci/check.py run NOTEBOOK FOLDER  papermill's notebook is executed, and one run under FOLDER has its metrics
     python .ci/check.py failure NOTEBOOK WORD...   papermill's notebook is kept and ends in an error with these words
+    python .ci/check.py audit SAVED EXECUTED  the numbers of 52_audit, run again, are those that were saved
 """
-import ast, configparser, json, re, subprocess, sys
+import ast, configparser, json, math, re, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,7 +200,30 @@ def failure(notebook, *words):
     errors = [f"{o.get('ename')}: {o.get('evalue')}" for c in load(notebook)['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     done([f'no error says {w!r}: {errors}' for w in words if not any(w in e for e in errors)], '; '.join(errors))
 
+def ledger(notebook):
+    "What the audit prints for the machine, from an executed notebook: the numbers of each finding, and how far those of training may be off."
+    found = []
+    for c in load(notebook)['cells']:
+        printed = ''.join(text(o.get('text')) for o in c.get('outputs', []) if o.get('name') == 'stdout')
+        try: value = json.loads(printed)
+        except json.JSONDecodeError: continue
+        if isinstance(value, dict) and 'audit' in value: found.append(value)
+    if len(found) != 1: sys.exit(f"{notebook}: {len(found)} outputs hold the audit's numbers, not 1")
+    return {(f, k): v for f, values in found[0]['audit'].items() for k, v in values.items()}, found[0]['tolerance']
+
+def audit(saved, executed):
+    "Every number of the audit is as it was saved: computed ones to a relative 1e-6 (1e-9 at zero), those of training to the tolerance they state."
+    (old, tolerance), (new, stated) = ledger(saved), ledger(executed)
+    problems = [f'{f}, {k}: only in the {where} notebook' for where, a, b in (('saved', old, new), ('executed', new, old)) for f, k in a if (f, k) not in b]
+    if tolerance != stated: problems.append(f'the tolerances differ: {tolerance} were saved, {stated} are stated now')
+    if not old: problems.append('no numbers were saved')
+    for (f, k), a in old.items():
+        b = new.get((f, k), a)
+        close = abs(a - b) <= tolerance[f] if f in tolerance else math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+        if not close: problems.append(f"{f}, {k}: {a!r} was saved, {b!r} is computed now ({f'±{tolerance[f]:g} is allowed' if f in tolerance else 'computed numbers should agree'})")
+    done(problems, f'{len(old)} numbers of {len({f for f, _ in old})} findings are as they were saved')
+
 if __name__ == '__main__':
-    commands_ = dict(notebooks=notebooks, files=files, imports=imports, commands=commands, completed=completed, canary=canary, run=run, failure=failure)
+    commands_ = dict(notebooks=notebooks, files=files, imports=imports, commands=commands, completed=completed, canary=canary, run=run, failure=failure, audit=audit)
     if len(sys.argv) < 2 or sys.argv[1] not in commands_: sys.exit(__doc__)
     commands_[sys.argv[1]](*sys.argv[2:])
