@@ -23,7 +23,9 @@ PUBLIC = dict(
     metrics='retrieval_metrics bootstrap',
     evaluate='',
     train='fit load_run estimate',
+    interop='load_cvse', transfer='evaluate_on', comparison='compare',
     report='results_table',
+    ablation='', audit='', judgement='',
     reproduce='',
 )
 
