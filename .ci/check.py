@@ -147,15 +147,16 @@ def files():
     done(problems, 'no machine path, registry or data')
 
 def imports():
-    "The modules import what settings.ini requires, and it requires what they import."
-    stated = {re.match(r'[\w-]+', r)[0] for r in SETTINGS['DEFAULT']['requirements'].split()}
+    "The modules import what settings.ini requires, and it requires what they import; what an extra requires is optional."
+    names = lambda key: {re.match(r'[\w-]+', r)[0] for r in SETTINGS['DEFAULT'][key].split()}
+    stated, optional = names('requirements'), {n for k in SETTINGS['DEFAULT'] if k.endswith('_requirements') and k != 'dev_requirements' for n in names(k)}
     used = {}
     for path in sorted((ROOT/SETTINGS['DEFAULT']['lib_path']).glob('*.py')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             for n in names: used.setdefault(PACKAGE.get(n.split('.')[0], n.split('.')[0]), set()).add(path.name)
     for std in sys.stdlib_module_names | {'mhcvse'}: used.pop(std, None)
-    problems = [f"{n} is imported by {', '.join(sorted(f))}, but settings.ini does not require it" for n, f in used.items() if n not in stated]
+    problems = [f"{n} is imported by {', '.join(sorted(f))}, but settings.ini does not require it" for n, f in used.items() if n not in stated | optional]
     problems += [f'settings.ini requires {n}, but no module imports it' for n in sorted(stated - set(used) - TOOLS)]
     done(problems, f'{len(used)} packages are imported and required')
 

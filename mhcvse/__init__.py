@@ -15,7 +15,8 @@ PUBLIC = dict(
     runs='list_runs',
     text='Vocab tokenize',
     concepts='ConceptGraph build_graph',
-    store='Store open_data write_store import_precomp check_store',
+    store='Store write_store check_store', merge='merge_stores',
+    precomp='open_data import_precomp', regions='extract_folder import_embeddings',
     scenes='open_scenes make_world',
     batches='', task='Task', encoders='', attention='', graph='', consensus='', fusion='',
     model='MHCVSE Embedding',
@@ -26,7 +27,7 @@ PUBLIC = dict(
     interop='load_cvse', transfer='evaluate_on', comparison='compare',
     report='results_table',
     ablation='', audit='', judgement='',
-    reproduce='',
+    reproduce='', prepare='',
 )
 
 # %% ../nbs/90_api.ipynb #5a250731

@@ -22,7 +22,8 @@ from .config import Config, PRESETS
 from .runs import git_commit, hardware
 from .metrics import flat
 from .evaluate import PROTOCOLS
-from .store import Store, open_data
+from .store import Store
+from .precomp import open_data
 from .task import Task
 from .train import fit, pick_device
 from .comparison import contrast, difference, holm

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import kendalltau
 from .core import InputError
 from .metrics import draw_counts, percentiles
-from .store import read_lines
+from .precomp import read_lines
 from .evaluate import embed_split, pick
 from .report import similarity_pairs
 

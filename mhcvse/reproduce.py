@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import new_run
-from .store import open_data
+from .precomp import open_data
 from .scenes import open_scenes
 from .task import Task
 from .train import fit, pick_device
