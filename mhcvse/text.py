@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TREEBANK', 'PLAIN', 'STOP', 'SPLIT', 'WORD', 'PAD', 'START', 'END', 'UNK', 'SPECIALS', 'clean_text', 'tokenize',
            'Vocab', 'build_vocab', 'encode', 'decode', 'save_vocab', 'load_vocab', 'Captions', 'caption_batch',
-           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'load_word_vectors', 'init_embedding']
+           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'load_word_vectors', 'init_embedding',
+           'vector_coverage']
 
 # %% ../nbs/10_text.ipynb #2eece03a
 import math, re, unicodedata
@@ -216,3 +217,18 @@ def init_embedding(
     if vectors is not None: table = torch.where(found[:, None], vectors, table)
     table[PAD] = 0
     return table
+
+# %% ../nbs/10_text.ipynb #da27c5c9
+def vector_coverage(
+    vocab,    # the `Vocab`, V entries
+    found,    # (V,) which of its words have a vector
+    captions, # the `Captions` that it was built from
+    n=5,      # how many missing words are named
+):
+    "One line about how many words have a vector."
+    counts = torch.bincount(captions.ids.long(), minlength=len(vocab))
+    counts[:len(SPECIALS)] = 0
+    words, lacking = len(vocab) - len(SPECIALS), (counts*~found).argsort(descending=True, stable=True)[:n]
+    missing = [vocab.words[i] for i in lacking.tolist() if counts[i] and not found[i]]
+    share = 100*float(counts[found].sum()/counts.sum().clamp(min=1))
+    return f"{int(found[len(SPECIALS):].sum()):,} of {words:,} words have a vector, {share:.1f} % of those in the training captions" + (f"; most frequent without: {', '.join(missing)}" if missing else '')

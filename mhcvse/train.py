@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file
 from .config import Config
 from .runs import new_run, save_weights, load_weights, manifest
-from .text import Vocab, load_word_vectors, init_embedding
+from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
 from .batches import TrainBatches
@@ -43,7 +43,9 @@ def build_model(
     "An `MHCVSE` for the task, its initial weights drawn from the seed."
     (R, F), vectors, V, E = task.store.shape, None, len(task.vocab), cfg.model.word_dim
     if cfg.data.word_vectors:
-        vectors = init_embedding(V, E, generator(cfg.train.seed, 'words'), *load_word_vectors(cfg.data.word_vectors, task.vocab.words, E))
+        vectors, found = load_word_vectors(cfg.data.word_vectors, task.vocab.words, E)
+        print(f"{Path(cfg.data.word_vectors).name}: {vector_coverage(task.vocab, found, task.split('train').captions)}")
+        vectors = init_embedding(V, E, generator(cfg.train.seed, 'words'), vectors, found)
     with seeded(cfg.train.seed): return MHCVSE(cfg.model, V, F, task.graph, vectors, regions=R)
 
 # %% ../nbs/34_train.ipynb #65a74156
