@@ -19,7 +19,6 @@ from .core import InputError, project_root, short_path
 from .store import EXTRAS, SPLITS, Store, check_store, lengths
 from .merge import merge_stores
 from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
-from .regions import extract_folder, import_embeddings
 
 # %% ../nbs/62_prepare.ipynb #f533dde0
 def spread(
@@ -126,6 +125,7 @@ def look_at_files(
         try: n = f"{json.loads(p.with_name(p.name + '.json').read_text())['images']:,} images"
         except (OSError, ValueError, KeyError): n = 'its first images'
         out.append(Finding('unfinished', p.name, f'an import is running, or was interrupted after {n}: the same command goes on from there. To give it up, delete {p.name} and {p.name}.json.'))
+    out += [Finding('unfinished', p.name, f'regions are being extracted, or were until somebody stopped it: the same command goes on from there. To give it up, delete {p.name}.') for p in sorted(root.glob('*.h5.partial'))]
     out += [Finding('unfinished', p.name, 'a process writes this, or was killed while it did: if none is running, delete it.') for p in sorted(root.glob('.*.tmp'))]
     return out + [Finding('wrong', p.name, 'an archive: unpack it here, and delete it.') for p in sorted(root.glob('*.zip'))]
 
@@ -227,16 +227,20 @@ def images_args(
 # %% ../nbs/62_prepare.ipynb #3fb21826
 def launched():
     "accelerate's state when its launcher started several processes; None otherwise."
-    if int(os.environ.get('WORLD_SIZE', 1)) < 2: return None
+    n = int(os.environ.get('WORLD_SIZE', 1))
+    if n < 2: return None
     try: from accelerate import PartialState
     except ImportError: raise InputError('WORLD_SIZE says that there are several processes, which need accelerate: pip install accelerate (or mhcvse[distributed]), or start one process.') from None
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available()) # without `cpu` it takes each process for the only one
+    if state.num_processes != n: raise InputError(f'{n} processes were started, and accelerate sees {state.num_processes}: start one, or make parts with --part.')
+    return state
 
 # %% ../nbs/62_prepare.ipynb #8897344b
 def run_images(
     a, # the parsed arguments
 ):
     "Make a store of one's own pictures: regions of a detector, or a grid of any backbone. Stopped and started again it goes on; under accelerate launch each process takes a part."
+    from mhcvse.regions import extract_folder # here, since torchvision takes 170 MB and seconds that no other command needs
     options = {k: v for k, v in vars(a).items() if k not in ('run', 'folder', 'captions', 'out')}
     state = launched()
     with contextlib.redirect_stdout(None if state and not state.is_main_process else sys.stdout):
@@ -264,6 +268,7 @@ def run_embeddings(
     a, # the parsed arguments
 ):
     "Make a store of features that something else computed."
+    from mhcvse.regions import import_embeddings
     store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
     print(describe(store, 0))
     print(f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {store.path}')
