@@ -35,8 +35,7 @@ def describe(
 ):
     "The data card of a store as text."
     c, n = store.card(), lengths(store)
-    demo = ' A demonstration: its numbers say nothing about photographs.' if store.kind == 'demonstration' else ''
-    lines = [f"{store.name}: {c['images']:,} images, {len(n['words']):,} captions, {store.path.stat().st_size/1e6:,.1f} MB.{demo}",
+    lines = [f"{store.name}: {c['images']:,} images, {len(n['words']):,} captions, {store.path.stat().st_size/1e6:,.1f} MB. {store.warning}".rstrip(),
              f"  hash       {store.hash}",
              f"  features   {c['regions']} regions x {c['feature_size']}, {c['dtype']}" + (f", times {store.scale:g}" if store.scale != 1 else ''),
              f"  regions    {spread(n['regions'])} in an image", f"  words      {spread(n['words'])} in a caption",

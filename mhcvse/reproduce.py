@@ -23,7 +23,7 @@ class Params:
     "The parameters of `99_reproduce`; None means what the preset and size say."
     data: str = 'auto'        # auto, scenes, a store (.h5) or a folder in the *_precomp layout
     preset: str = 'mhcvse'    # mhcvse, cvse, vsepp
-    size: str = 'auto'        # auto: small for the built-in world, else paper
+    size: str = 'auto'        # auto: small for a demonstration, else paper
     epochs: int = 30          # passes over the training captions
     seed: int = 0             # of the first run
     seeds: int = 1            # how many runs, from seed up
@@ -114,10 +114,9 @@ def say_plan(
     cost,  # from `estimate`
 ):
     "What will run on what, for how long and in how much memory, as text."
-    demo = 'A DEMONSTRATION on the built-in world of rendered scenes: it shows that everything works; its numbers say nothing about photographs.\n' if store.kind == 'demonstration' else ''
     memory = f"{cost['memory_gb']:.1f} GB" if cost['memory_gb'] is not None else 'an unknown amount'
     total = cost['seconds']*p.seeds
-    return (f"{demo}{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}), {p.seeds} run(s) of at most {cfg.train.epochs} epochs "
+    return store.warning + '\n'*bool(store.warning) + (f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}), {p.seeds} run(s) of at most {cfg.train.epochs} epochs "
             f"of {cost['steps_per_epoch']} steps on {pick_device(cfg.train.device)}.\nExpected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch, "
             f"{duration(total)} in all (less with early stopping); {memory} of memory.")
 

@@ -872,7 +872,7 @@ def as_world(
 ):
     "The world itself: that of a store is made again from its seed, and checked by its hash."
     if isinstance(x, World): return x
-    if x.provenance.get('source') != 'mhcvse.scenes': raise InputError(f"{x.name} does not hold built-in scenes: probes need scenes that are known exactly; use `open_scenes`.")
+    if not x.built_in: raise InputError(f"{x.name} does not hold built-in scenes: probes need scenes that are known exactly; use `open_scenes`.")
     w = make_world(seed=x.provenance['seed'], **{f'n_{k}': n for k, n in x.provenance['scenes'].items()})
     if w.hash != x.provenance['world']: raise InputError(f'{x.name} was made by another version of mhcvse.scenes: remove its file and make it again.')
     return w

@@ -576,6 +576,10 @@ def store_repr(
     return f"Store({store.name}{kind}: {store.n_images:,} images x {store.shape[0]} x {store.shape[1]} {store.dtype}, {', '.join(store.splits)})"
 Store.__repr__ = store_repr
 
+# %% ../nbs/12_store.ipynb #38fa2f65
+Store.built_in = property(lambda self: self.kind == 'demonstration' and self.provenance.get('source') == 'mhcvse.scenes')
+Store.warning = property(lambda self: '' if self.kind == 'data' else f"A DEMONSTRATION on {'drawn scenes' if self.built_in else 'made-up features or those of random weights'}: its numbers say nothing about photographs.")
+
 # %% ../nbs/12_store.ipynb #27dce9d7
 def lengths(
     store, # the `Store`
