@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['choose_place', 'free_memory', 'FeatureSource', 'gather_features', 'norm_features', 'Batch', 'check_batches',
-           'TrainBatches', 'batch_of', 'ahead', 'epoch_order', 'epoch_batches', 'shuffled_captions', 'image_batches',
-           'caption_batches']
+           'own_part', 'TrainBatches', 'batch_of', 'ahead', 'epoch_order', 'epoch_batches', 'shuffled_captions',
+           'image_batches', 'caption_batches']
 
 # %% ../nbs/15_batches.ipynb #0c1b1811
 from collections import deque
@@ -98,6 +98,14 @@ def check_batches(
         if n != m: raise InputError(f'{what}: there are {n} for the {m} captions of {split.name}: make them from this split.')
     if m < batch_size: raise InputError(f'{split.name} has {m} captions, less than one batch of {batch_size}: set train.batch_size to {m} or lower.')
 
+# %% ../nbs/15_batches.ipynb #c12bf88d
+def own_part(
+    x,           # (B, ...) something about a whole batch
+    part=(0, 1), # (r, W): process r of W
+):
+    "What process r holds of it."
+    return x.tensor_split(part[1])[part[0]]
+
 # %% ../nbs/15_batches.ipynb #f616f9c2
 class TrainBatches:
     "The training batches of a split: every caption once an epoch, in an order that only the seed and the epoch decide."
@@ -111,11 +119,12 @@ class TrainBatches:
         feature_norm='unit', # 'unit' or 'none'
         caption_image=None,  # (M,) which image goes with each caption; None: its own
         memory_limit=None,   # bytes the features may take; None: half of what is free
+        part=(0, 1),         # (r, W): this is process r of W, and makes its part of each batch
     ):
         link = split.caption_image if caption_image is None else caption_image
         check_batches(split, captions, labels, link, batch_size)
         norm_features(torch.zeros(1, 1, 1), feature_norm)
-        self.batch_size, self.seed, self.feature_norm, self.device = batch_size, seed, feature_norm, torch.device(device)
+        self.batch_size, self.seed, self.feature_norm, self.device, self.part = batch_size, seed, feature_norm, torch.device(device), part
         self.features = FeatureSource(split, device, memory_limit)
         self.captions, self.link = captions.to(self.device), link.to(self.device)
         if labels is not None and labels.layout != torch.strided: labels = labels.to_dense()
@@ -127,11 +136,13 @@ def batch_of(
     batches, # the `TrainBatches`
     index,   # (B,) which captions, on the device
 ):
-    "The `Batch` of these captions."
+    "The `Batch` of these captions, or this process's part of it."
+    words, lengths = (own_part(x, batches.part) for x in batches.captions.batch(index))
+    index = own_part(index, batches.part)
     image = batches.link[index]
     x, mask = batches.features[image]
     labels = None if batches.labels is None else batches.labels[index].float()
-    return Batch(norm_features(x, batches.feature_norm), mask, *batches.captions.batch(index), image, index, labels)
+    return Batch(norm_features(x, batches.feature_norm), mask, words, lengths, image, index, labels)
 TrainBatches.batch = batch_of
 
 # %% ../nbs/15_batches.ipynb #684e9edd

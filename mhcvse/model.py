@@ -25,8 +25,8 @@ class Embedding(NamedTuple):
     fused: torch.Tensor     # (B,D) what is searched
     probs: torch.Tensor     # (B,C) distribution over concepts
     def float(self):
-        "The same in float32: losses and scores are computed there, whatever the model computed in."
-        return Embedding(*(None if x is None else x.float() for x in self))
+        "The same in float32 at least: losses and scores are computed there, whatever the model computed in."
+        return Embedding(*(None if x is None else x.to(torch.promote_types(x.dtype, torch.float32)) for x in self))
 
 # %% ../nbs/25_model.ipynb #56556e42
 def similarity(
