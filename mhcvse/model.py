@@ -126,6 +126,7 @@ def encode_text(
     Z=None,      # (C,D) concept table; None: computed
 ):
     "`Embedding` of captions."
-    x = model.text_head(model.text_encoder(words, lengths), length_mask(lengths, words.shape[1]))
+    mask = length_mask(lengths.to(words.device, non_blocking=True), words.shape[1])
+    x = model.text_head(model.text_encoder(words, lengths), mask)
     return finish(model, 'text', x, Z, labels)
 MHCVSE.encode_text = encode_text
