@@ -8,6 +8,7 @@ __all__ = ['BUFFERS', 'choose_place', 'free_memory', 'FeatureSource', 'gather_fe
            'epoch_order', 'epoch_batches', 'shuffled_captions', 'image_batches', 'caption_batches']
 
 # %% ../nbs/15_batches.ipynb #0c1b1811
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -29,9 +30,9 @@ def choose_place(
 def free_memory(
     device, # a torch device
 ):
-    "Bytes that are free on a device."
+    "Bytes that are free on a device; of the host's, the share of each process that a launcher started on this machine."
     device = torch.device(device)
-    return torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else psutil.virtual_memory().available
+    return torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 # %% ../nbs/15_batches.ipynb #65e20a2c
 class FeatureSource:
