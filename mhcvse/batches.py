@@ -42,11 +42,13 @@ class FeatureSource:
         device='cpu',      # where the activations are wanted
         memory_limit=None, # bytes the features may take; None: half of what is free
         place=None,        # 'device', 'memory', 'store'; None: the nearest where they fit
+        dtype=None,        # the torch type to keep them in; None: as stored
     ):
         self.split, self.device, (r, f) = split, torch.device(device), split.store.shape
         free = [free_memory(d)//2 if memory_limit is None else memory_limit for d in (self.device, 'cpu')]
-        self.place = one_of(place or choose_place(split.n_images*r*f*split.store.dtype.itemsize, *free), ('device', 'memory', 'store'), 'place')
-        self.values = None if self.place == 'store' else split.load(device=self.device if self.place == 'device' else 'cpu').values
+        size = split.store.dtype.itemsize if dtype is None else dtype.itemsize
+        self.place = one_of(place or choose_place(split.n_images*r*f*size, *free), ('device', 'memory', 'store'), 'place')
+        self.values = None if self.place == 'store' else split.load(dtype, self.device if self.place == 'device' else 'cpu').values
         self.n_regions = None if split.n_regions is None else split.n_regions.to(self.device)
 
     def stored(self, index):
@@ -154,13 +156,14 @@ class TrainBatches:
         caption_image=None,  # (M,) which image goes with each caption; None: its own
         memory_limit=None,   # bytes the features may take; None: half of what is free
         part=(0, 1),         # (r, W): this is process r of W, and makes its part of each batch
+        dtype=None,          # the torch type to keep features in; None: as stored
         reuse=False,         # on a CPU, write features into the memory of an earlier batch: a batch then lasts until the next is asked for
     ):
         link = split.caption_image if caption_image is None else caption_image
         check_batches(split, captions, labels, link, batch_size)
         norm_features(torch.zeros(1, 1, 1), feature_norm)
         self.batch_size, self.seed, self.feature_norm, self.device, self.part = batch_size, seed, feature_norm, torch.device(device), part
-        self.features, self.buffers = FeatureSource(split, device, memory_limit), deque()
+        self.features, self.buffers = FeatureSource(split, device, memory_limit, dtype=dtype), deque()
         self.region_lengths = region_lengths(self.features, feature_norm)
         if reuse and self.device.type == 'cpu': self.buffers.extend(torch.empty(batch_size, *split.store.shape) for _ in range(1 if self.features.place == 'device' else BUFFERS))
         self.lengths, self.link = captions.lengths.cpu(), link.to(self.device)

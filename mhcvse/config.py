@@ -141,6 +141,8 @@ class TrainConfig(Group):
     seed: int = opt(0, 'decides initial weights, order and dropout', 'protocol', low=0)
     precision: str = opt('float32', 'float32, or bfloat16 autocast', 'protocol', ('float32', 'bfloat16'))
     device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda', 'protocol', ('auto', 'cpu', 'cuda'))
+    compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
+    half_features: bool = opt(False, 'keep training features in half precision, whatever they are stored in: half of the memory, three digits', 'speed')
 
 # %% ../nbs/01_config.ipynb #7780f93b
 @dataclass(frozen=True)
@@ -316,8 +318,9 @@ Config.vsepp = staticmethod(vsepp)
 def config_hash(
     cfg, # a `Config`
 ):
-    "16 hex digits that name the config's contents."
-    return content_hash(cfg.to_dict())
+    "16 hex digits that name the config's contents; what only concerns speed counts where it differs from its default."
+    plain = {n for n, f in Config.names().items() if f.metadata['source'] == 'speed' and cfg.get(n) == f.default}
+    return content_hash({g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()})
 Config.hash = property(config_hash)
 
 # %% ../nbs/01_config.ipynb #b37300c2
