@@ -81,7 +81,11 @@ def joint_embedding(
     "(N, K D) in float64: the dot product of two of these is the weighted sum of the parts' dot products."
     parts = as_parts(parts)
     if len(parts) != len(weights): raise InputError(f"{len(parts)} embeddings and {len(weights)} weights: give one weight for each.")
-    return torch.cat([w*p.double() for p, w in zip(parts, weights)], 1)
+    out = torch.empty(len(parts[0]), sum(p.shape[1] for p in parts), dtype=torch.float64, device=parts[0].device)
+    for o, p, w in zip(out.split([p.shape[1] for p in parts], 1), parts, weights):
+        o.copy_(p)
+        if w != 1: o *= w
+    return out
 
 # %% ../nbs/32_metrics.ipynb #7dd4088a
 def right_scores(
@@ -109,22 +113,19 @@ def tiles(
     "Pairs of slices that cover an (I, M) table, as square as they can be."
     r = max(1, min(rows, max(math.isqrt(block), block//columns)))
     c = max(1, min(columns, block//r))
-    return [(slice(i, min(i + r, rows)), slice(j, min(j + c, columns))) for j in range(0, columns, c) for i in range(0, rows, r)]
+    return [(slice(i, min(i + r, rows)), slice(j, min(j + c, columns))) for i in range(0, rows, r) for j in range(0, columns, c)]
 
 # %% ../nbs/32_metrics.ipynb #21f2bf60
 def wrong_scores(
-    img,     # list of K (I, D) image embeddings
-    txt,     # list of K (M, D) caption embeddings
-    own,     # (M,) the image of each caption
-    weights, # K weights
-    i,       # slice of images
-    m,       # slice of captions
+    x,   # (I', K D) joint embeddings of some images
+    y,   # (M', K D) joint embeddings of some captions
+    row, # (M',) which of these images is each caption's own; any other number when it is none of them
 ):
-    "(i, m) float32 scores of a tile, -inf for right answers."
-    s = (joint_embedding([p[i] for p in img], weights) @ joint_embedding([p[m] for p in txt], [1.]*len(txt)).T).float()
-    row = own[m] - i.start
-    inside = (row >= 0) & (row < len(s))
-    return s.index_put_((row.clamp(0, len(s) - 1), torch.arange(len(row), device=row.device)), torch.where(inside, -torch.inf, 0.), accumulate=True)
+    "(I', M') float32 scores, -inf for right answers."
+    s = (x @ y.T).float()
+    here = ((row >= 0) & (row < len(x))).nonzero().squeeze(1)
+    s[row[here], here] = -torch.inf
+    return s
 
 # %% ../nbs/32_metrics.ipynb #23e7f024
 def similarity_ranks(
@@ -143,7 +144,8 @@ def similarity_ranks(
     best = right.new_full((n,), -torch.inf).scatter_reduce(0, own, right, 'amax')
     i2t, t2i = torch.ones_like(best, dtype=torch.long), torch.ones_like(own)
     for i, m in tiles(n, len(own), block):
-        s = wrong_scores(img, txt, own, weights, i, m)
+        if m.start == 0: x = joint_embedding([p[i] for p in img], weights)
+        s = wrong_scores(x, joint_embedding([p[m] for p in txt], [1.]*len(txt)), own[m] - i.start)
         i2t[i] += (s >= best[i, None]).sum(1); t2i[m] += (s >= right[m]).sum(0)
     return i2t, t2i
 
