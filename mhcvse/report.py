@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval', 'measured_row',
            'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples', 'stages',
-           'draw_model', 'plot_history', 'similarity_pairs', 'embed_texts', 'test_scores', 'Hit', 'Ranking',
+           'draw_model', 'plot_history', 'similarity_pairs', 'embed_texts', 'test_scores', 'Answer', 'Ranking',
            'rank_split', 'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #6ddd0bbf
@@ -251,14 +251,14 @@ def test_scores(
     img, txt = embed_split(run.model, run.task.split(split), run.cfg, protocol or run.cfg.eval.protocol)
     return similarity(img, txt, run.cfg.model.consensus_score).cpu()
 
-# %% ../nbs/50_report.ipynb #77ca7b69
-class Hit(NamedTuple):
+# %% ../nbs/50_report.ipynb #efb4e611
+class Answer(NamedTuple):
     "One of the answers to a query."
     index: int   # of the caption or image in its split
     score: float
     right: bool
 
-# %% ../nbs/50_report.ipynb #a844f218
+# %% ../nbs/50_report.ipynb #74702f9a
 @dataclass
 class Ranking:
     "A run's scores on a split, each image as a query (i2t) and each caption (t2i), and the ranks that its metrics count."
@@ -273,11 +273,11 @@ class Ranking:
         return own == q if side == 'i2t' else torch.arange(self.ts.split.n_images) == own[q]
 
     def best(self, side, q, k=5):
-        "The k best answers to query `q` as a list of `Hit`."
+        "The k best answers to query `q` as a list of `Answer`."
         s, right = self.scores[side][q], self.right(side, q)
         order = right.int().argsort(stable=True)
         order = order[s[order].argsort(descending=True, stable=True)][:k]
-        return [Hit(i, s[i].item(), right[i].item()) for i in order.tolist()]
+        return [Answer(i, s[i].item(), right[i].item()) for i in order.tolist()]
 
 # %% ../nbs/50_report.ipynb #043eb283
 @torch.no_grad()
