@@ -8,7 +8,7 @@ __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reporte
            'draw_model', 'plot_history', 'similarity_pairs', 'embed_texts', 'test_scores', 'Answer', 'Ranking',
            'rank_split', 'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'saved_output']
 
-# %% ../nbs/50_report.ipynb #6ddd0bbf
+# %% ../nbs/50_report.ipynb #17c6b5e5
 import contextlib, textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 import matplotlib.pyplot as plt
 from scipy import stats
 from .core import InputError, atomic_path, one_of, project_root
-from .metrics import KS, block_ranks, joint_embedding
+from .metrics import KS, block_ranks, flat, joint_embedding
 from .comparison import combined_interval
 from .text import encode_captions
 from .scenes import swap_probes, probe_score
@@ -50,12 +50,13 @@ def reported_table():
     t = pd.DataFrame.from_dict(TABLE_1, orient='index', columns=[*COLUMNS, 'mean as printed'], dtype=float)
     return t.assign(**{'mR recomputed': t[COLUMNS].mean(axis=1, skipna=False)})
 
-# %% ../nbs/50_report.ipynb #49ac0c8c
+# %% ../nbs/50_report.ipynb #f1eba6c8
 def measured_interval(
-    results, # list of `Result`, one per seed, same protocol
+    results,   # list of `Result`, one per seed, same protocol
+    name='mR', # which number: 'i2t R@1', …, rSum, mR
 ):
-    "(low, high) of the mean mR: the bootstrap over images for one run; for several, images and seeds as in `comparison`."
-    mr, ci = np.array([r.metrics['mR'] for r in results]), np.mean([r.intervals['mR'] for r in results], 0)
+    "(low, high) of the mean: the bootstrap over images for one run; for several, images and seeds as in `comparison`."
+    mr, ci = np.array([flat(r.metrics)[name] for r in results]), np.mean([r.intervals[name] for r in results], 0)
     if len(mr) == 1: return tuple(ci.tolist())
     images = ((ci[1] - ci[0])/2/stats.norm.ppf(.975))**2
     return combined_interval(mr.mean(), [(images, len(results[0].i2t) - 1), (mr.var(ddof=1)/len(mr), len(mr) - 1)])[:2]
@@ -112,14 +113,15 @@ STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spin
 THEMES = {name: {'figure.facecolor': ground, 'axes.facecolor': ground, 'savefig.facecolor': 'auto', **{f'{k}color' if k.endswith('label') else f'{k}.color': ink for k in ('text', 'axes.label', 'xtick', 'ytick', 'grid')},
                  'axes.edgecolor': edge, 'axes.titlecolor': 'auto'} for name, ground, ink, edge in (('light', '#ffffff', '#1b1b1b', '#444444'), ('dark', '#14171a', '#e8e6e3', '#a8a8a8'))}
 
-# %% ../nbs/50_report.ipynb #0513d431
+# %% ../nbs/50_report.ipynb #d909f54a
 @contextlib.contextmanager
 def styled(
     theme=None, # 'light' or 'dark'; None: that of the `styled` around it, else light
+    size=9,     # of the letters, in points
 ):
     "Inside the `with`, figures are drawn in the package's style."
     theme = one_of(theme or styled.themes[-1], THEMES, 'theme')
-    new = STYLE | THEMES[theme]
+    new = STYLE | THEMES[theme] | {'font.size': size}
     before = {k: plt.rcParams[k] for k in new}  # not `rc_context`, whose end also undoes what showing figures in a notebook has set
     plt.rcParams.update(new); styled.themes.append(theme)
     try: yield THEMES[theme]
