@@ -139,7 +139,7 @@ def literal(
     if width: text = textwrap.fill(text, width, max_lines=lines, placeholder=' …')
     return text.replace('$', r'\$')
 
-# %% ../nbs/50_report.ipynb #292d6560
+# %% ../nbs/50_report.ipynb #742b5824
 def picture(
     ax,      # matplotlib axes
     split,   # `Split`
@@ -149,7 +149,9 @@ def picture(
     "Draw image `i`, or its name where the store holds no pixels, with a frame that marks right and wrong."
     pixels = split.pixels(i)
     if pixels is not None: ax.imshow(pixels, interpolation='nearest')
-    else: ax.text(.5, .5, literal(split.names[i], 14, 3) + '\n(no picture)', ha='center', va='center', fontsize=6, transform=ax.transAxes)
+    else:
+        w, h = (72*v/ax.figure.dpi for v in ax.get_window_extent().size)
+        ax.text(.5, .5, literal(split.names[i], max(4, int(w/4.2)), max(1, int(h/8) - 2)) + '\n(no picture)', ha='center', va='center', fontsize=min(6, w/7), transform=ax.transAxes)
     ax.set(xticks=[], yticks=[]); ax.grid(False)
     for s in ax.spines.values(): s.set(visible=good is not None or pixels is None, color=COLORS['plain' if good is None else 'right' if good else 'wrong'], linewidth=.5 if good is None else 3)
     if good is not None: ax.set_xlabel('✓ right' if good else '✗ wrong', fontsize=8, labelpad=2)
