@@ -104,10 +104,10 @@ def data_summary(
                       'concepts per caption': ts.labels.double().sum(1).mean().item() if ts.labels is not None else float('nan')}
     return pd.DataFrame.from_dict(rows, orient='index')
 
-# %% ../nbs/50_report.ipynb #3c62b1a3
+# %% ../nbs/50_report.ipynb #dffcb385
 COLORS = dict(fused='#0072B2', instance='#E69F00', consensus='#009E73', kl='#CC79A7', right='#009E73', wrong='#D55E00', plain='#666666')
 DASHES = dict(fused='-', instance='--', consensus='-.', kl=':')
-STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': .25, 'figure.facecolor': 'white', 'legend.frameon': False, 'svg.hashsalt': 'mhcvse'}
+STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True, 'grid.alpha': .25, 'figure.facecolor': 'white', 'legend.frameon': False, 'svg.hashsalt': 'mhcvse'}
 
 # %% ../nbs/50_report.ipynb #394626be
 THEMES = {name: {'figure.facecolor': ground, 'axes.facecolor': ground, 'savefig.facecolor': 'auto', **{f'{k}color' if k.endswith('label') else f'{k}.color': ink for k in ('text', 'axes.label', 'xtick', 'ytick', 'grid')},
