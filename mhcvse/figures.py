@@ -9,7 +9,7 @@ __all__ = ['COLUMN', 'PAGE', 'SYSTEMS', 'REPORTED_OF', 'pick_queries', 'place', 
            'gather_attention', 'image_attention', 'text_attention', 'draw_regions', 'show_attention',
            'show_word_attention', 'head_table', 'silence_table', 'show_heads']
 
-# %% ../nbs/54_figures.ipynb #81445e62
+# %% ../nbs/54_figures.ipynb #7ea56f63
 import math
 from typing import NamedTuple
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 from .core import InputError, did_you_mean, length_mask, one_of
 from .attention import head_entropy, head_maps, head_redundancy, silenced
 from .batches import image_batches, caption_batches
@@ -141,7 +142,7 @@ def curve(
     if n == 0: raise InputError('a run has no finished epoch, so there is no curve.')
     return np.array([r['epoch'] for r in rows[0][:n]]), np.array([[get(r) for r in h[:n]] for h in rows])
 
-# %% ../nbs/54_figures.ipynb #d13acee2
+# %% ../nbs/54_figures.ipynb #658bbf07
 def show_curves(
     systems,        # name -> list of `Run` (or histories), one per seed
     what=('dev.mR', 'loss.fused'), # which numbers of the history, a panel each
@@ -157,8 +158,9 @@ def show_curves(
                 ax.plot(x, y.mean(0), color=color, ls=dash, marker=mark, ms=2.5, lw=1.4, label=literal(f"{name} ({len(y)} seed{'s' if len(y) > 1 else ''})"))
                 if ends is not None: ax.fill_between(x, ends[:, 2], ends[:, 3], color=color, alpha=.2, lw=0)
             values = np.concatenate([curve(r, w)[1].ravel() for r in systems.values()])
-            pad = .15*np.ptp(values) or 1
-            ax.set_ylim(values.min() - pad, values.max() + pad)      # two seeds have an interval that would hide the curves
+            far, pad = values.min() > 0 and values.max() > 20*values.min(), .15*np.ptp(values) or 1
+            if far: ax.set_yscale('log'); ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter='{x:g}') # the warm-up is over all negatives
+            ax.set_ylim(*((values.min()/1.5, values.max()*1.5) if far else (values.min() - pad, values.max() + pad))) # two seeds have an interval that would hide the curves
             ax.set_ylabel(w.replace('dev.', 'validation ').replace('loss.', 'loss: ').replace('.', ' '))
         axes[-1, 0].set_xlabel('epoch'); axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 0].legend(fontsize=6.5, loc='best')
@@ -193,7 +195,7 @@ def data_of(
     kind = 'demonstration' if store.kind == 'demonstration' else f'{store.n_images:,} images'
     return f'{store.name} ({kind}), {store.shape[0]} × {store.shape[1]} features'
 
-# %% ../nbs/54_figures.ipynb #e3ba42d1
+# %% ../nbs/54_figures.ipynb #3300d9d2
 REPORTED_OF = 'Flickr30k, 36 × 2048 features; Table 1 of the paper'
 def show_recalls(
     measured,     # name -> list of `Result`, one per seed
@@ -202,9 +204,9 @@ def show_recalls(
 ):
     "The six recalls as bars: measured ones with intervals, reported ones hatched."
     for name in reported: one_of(name, TABLE_1, 'reported')
-    n = len(measured) + len(reported)
+    n, title = len(measured) + len(reported), literal(f'measured on {about}', 62, 2) + (f'\nreported on {REPORTED_OF}' if reported else '')
     with styled(size=7):
-        fig = plt.figure(figsize=(COLUMN, (top := .1 + .155*(n + 3)) + 1.9)); ax = place(fig, .5, top, 2.77, 1.5)
+        fig = plt.figure(figsize=(COLUMN, (top := .12 + .15*(n + title.count('\n') + 1)) + 1.9)); ax = place(fig, .5, top, 2.77, 1.5)
         for j, ((name, results), (color, *_)) in enumerate(zip(measured.items(), SYSTEMS*n)):
             row = measured_row(results)
             y = np.array([row[c] for c in COLUMNS])
@@ -214,7 +216,6 @@ def show_recalls(
             y = [np.nan if v is None else v for v in TABLE_1[name][:6]]
             ax.bar(np.arange(6) + (j - (n - 1)/2)*.8/n, y, .8/n, facecolor='none', edgecolor=COLORS['plain'], hatch=hatch, lw=.8, label=f'reported: {name}')
         ax.set(xticks=range(6), xticklabels=[c.replace(' ', '\n') for c in COLUMNS], ylabel='recall (%)', ylim=(0, 100), xlim=(-.5, 5.5)); ax.grid(axis='x', visible=False)
-        title = literal(f'measured on {about}', 62, 2) + (f'\nreported on {REPORTED_OF}' if reported else '')
         ax.legend(loc='lower left', bbox_to_anchor=(-.18, 1.02), fontsize=6.5, ncols=1, title=title, title_fontsize=6.5, alignment='left', borderpad=0)
     return fig
 
@@ -364,7 +365,7 @@ def text_attention(
     model.train(training)
     return out
 
-# %% ../nbs/54_figures.ipynb #2db37728
+# %% ../nbs/54_figures.ipynb #ba4db1f7
 def draw_regions(
     ax,     # matplotlib axes
     split,  # `Split`
@@ -372,7 +373,7 @@ def draw_regions(
     shares, # (N,) of its regions
     top=1,  # the largest share in the figure, so that heads can be compared
 ):
-    "An image with the shares of its regions: the more a head looks, the brighter; the three largest are framed and numbered."
+    "An image with the shares of its regions: the more a head looks, the brighter; the three largest are framed, the largest has its percentage."
     pixels, boxes, size = split.pixels(i), split.boxes(i), split.sizes(i)
     w, h = (pixels.shape[1], pixels.shape[0]) if pixels is not None else size if size is not None else boxes[:, 2:].max(0)
     boxes = boxes*(np.array([w, h]*2)/np.tile(size, 2) if size is not None else 1)
@@ -380,10 +381,11 @@ def draw_regions(
     for (x, y, u, v), s in zip(boxes/np.array([w, h]*2)*64, shares): light[int(y):math.ceil(v), int(x):math.ceil(u)] += s
     ax.imshow(pixels if pixels is not None else np.full((2, 2, 3), 190, 'uint8'), extent=(0, w, h, 0), interpolation='nearest')
     ax.imshow(np.dstack([np.zeros((64, 64, 3)), .8*(1 - light/max(light.max(), 1e-9))]), extent=(0, w, h, 0), interpolation='bilinear')
-    for j in np.argsort(-np.asarray(shares), kind='stable')[:3]:
+    order = np.argsort(-np.asarray(shares), kind='stable')[:3]
+    for j in order[::-1]:
         x, y, u, v = boxes[j]
         for color, lw in (('black', 2.2), ('white', 1.1)): ax.add_patch(Rectangle((x, y), u - x, v - y, fill=False, ec=color, lw=lw*(.3 + .7*shares[j]/top), clip_on=True))
-        ax.text(x, y, f'{100*shares[j]:.0f}', fontsize=5.5, va='bottom' if y > .1*h else 'top', color='white', bbox=dict(boxstyle='square,pad=.1', fc='black', ec='none', alpha=.7))
+    ax.text(max(x, 0), max(y, 0), f'{100*shares[order[0]]:.0f}', fontsize=5.5, va='bottom' if y > .12*h else 'top', color='white', bbox=dict(boxstyle='square,pad=.1', fc='black', ec='none', alpha=.7))
     ax.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0)); ax.grid(False)
 
 # %% ../nbs/54_figures.ipynb #507ff18a

@@ -121,7 +121,7 @@ def read_history(
         if not whole: raise InputError(f'{path}: epoch {n + 1} is not whole. Take the file from a copy, or train the run again.')
     return rows
 
-# %% ../nbs/63_page.ipynb #3349acc6
+# %% ../nbs/63_page.ipynb #f1bc06c2
 def find_data(
     folder,     # `Folder`
     store=None, # path of a store to use
@@ -130,7 +130,7 @@ def find_data(
     try: found = Store(store) if store else find_store(folder.path, folder.about)
     except InputError as e:
         if store: raise
-        return None, str(e)
+        return None, str(e).replace(str(folder.path), folder.name)
     return found, '' if found.hash == folder.about['hashes']['data'] else f'Shown on {found.name}, which is not the data it was trained on.'
 
 # %% ../nbs/63_page.ipynb #e3938e01
