@@ -11,8 +11,8 @@ __all__ = ['FORMAT', 'NAMED', 'MOST_WORDS', 'KINDS', 'EFFORTS', 'PAGE', 'Gallery
            'projected', 'Approximate', 'nominate', 'approximate_search', 'recall', 'effort_curve', 'choose_effort',
            'speed_up', 'thumbnail', 'hit_html', 'page', 'printable', 'listing', 'make_parser', 'ask', 'main']
 
-# %% ../nbs/60_search.ipynb #e34fb744
-import argparse, base64, functools, html, io, os, sys, textwrap, time
+# %% ../nbs/60_search.ipynb #25c9977e
+import argparse, base64, functools, html, io, sys, textwrap, time
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -561,8 +561,8 @@ def recall(
     "The share of the exact results that were found."
     return sum(len(set(f.rows.tolist()) & set(t.rows[:len(f.rows)].tolist())) for f, t in zip(found, truth))/max(1, sum(len(t.rows) for t in truth))
 
-# %% ../nbs/60_search.ipynb #8bcae949
-EFFORTS = dict(ivf=(1, 2, 4, 8, 16, 32, 64, 128, 256), hnsw=(16, 32, 64, 128, 256, 512, 1024))
+# %% ../nbs/60_search.ipynb #4f4a05d6
+EFFORTS = {k: tuple(2**i for i in range(low, 13)) for k, low in (('ivf', 0), ('hnsw', 4))} # ivf: at most all its lists
 def effort_curve(
     approx,  # `Approximate`
     queries, # (Q, K D) float64
