@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'METRICS', 'LEAKS', 'CSS', 'node', 'table', 'figure', 'Folder', 'check_json', 'read_history', 'find_data',
-           'read_folder', 'results_of', 'systems', 'nearest_preset', 'changes', 'data_argument', 'command',
+           'read_folder', 'results_of', 'unique', 'systems', 'nearest_preset', 'changes', 'data_argument', 'command',
            'interval_cell', 'results_rows', 'is_flickr30k', 'about_data', 'results_section', 'difference_section',
            'say_epochs', 'training_section', 'settings_section', 'data_section', 'environment_section',
            'reproduce_section', 'image_node', 'sign', 'image_query_node', 'caption_query_node', 'retrieval_section',
@@ -76,7 +76,7 @@ def figure(
     image = node('img', src=light, alt=alt, style=f'width:{w*9.2:.1f}rem')
     return node('figure', node('picture', node('source', media='screen and (prefers-color-scheme: dark)', srcset=dark), image), node('figcaption', caption) if caption else None)
 
-# %% ../nbs/63_page.ipynb #3140b61f
+# %% ../nbs/63_page.ipynb #e64ff024
 @dataclass
 class Folder:
     "What a run's folder says, checked."
@@ -89,7 +89,7 @@ class Folder:
     run: object = None   # `Run`, or None: its store is not there
     gone: str = ''       # why not
     @property
-    def name(self): return self.path.name
+    def name(self): return self.path.resolve().name
     @property
     def best(self): return max(self.history, key=lambda r: r['dev']['mR'])
 
@@ -169,7 +169,14 @@ def results_of(
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): raise InputError(f"{folder.path/'metrics.json'}: the test under '{p}' is not whole. Test the run again: mhcvse.reproduce.test_run(run).") from None
     return made
 
-# %% ../nbs/63_page.ipynb #f0edecd2
+# %% ../nbs/63_page.ipynb #07d81d94
+def unique(
+    names, # texts
+):
+    "The names, with a number where two are the same."
+    return [n if names.count(n) == 1 else f'{n} ({names[:k + 1].count(n)})' for k, n in enumerate(names)]
+
+# %% ../nbs/63_page.ipynb #a05b8c86
 def systems(
     folders, # list of `Folder`
 ):
@@ -177,7 +184,8 @@ def systems(
     groups = {}
     for f in folders: groups.setdefault((f.cfg.override({'train.seed': 0}).hash, f.about['hashes']['data']), []).append(f)
     names = [str(g[0].about.get('preset') or g[0].name) for g in groups.values()]
-    return {n if names.count(n) == 1 else g[0].name: g for n, g in zip(names, groups.values())}
+    names = [n if names.count(n) == 1 else g[0].name for n, g in zip(names, groups.values())]
+    return dict(zip(unique(names), groups.values()))
 
 # %% ../nbs/63_page.ipynb #c024aebe
 def nearest_preset(
@@ -226,22 +234,23 @@ def interval_cell(
     "A number with its interval below it."
     return node('td', f'{value:.1f}', node('small', f'{ends[0]:.1f} to {ends[1]:.1f}') if ends else None, class_='n')
 
-# %% ../nbs/63_page.ipynb #e3254fdb
+# %% ../nbs/63_page.ipynb #7ae8cefe
 LEAKS = {'transductive': ' (borrows concepts from other test captions)', 'oracle': ' (leak: knows the other captions of the image)'}
 def results_rows(
     named, # name -> list of `Folder`, from `systems`
 ):
-    "A row per run and protocol, and one per system with several seeds, each a list of elements."
-    rows = []
+    "A row per protocol of a single run; for a system with several seeds its mean, and a row per seed under the main protocol."
+    rows, columns = [], [*COLUMNS, 'rSum', 'mR']
+    head = lambda text: node('th', text, scope='row')
     for name, group in named.items():
-        for f in group:
-            for p, r in results_of(f).items():
-                m, seed = flat(r.metrics), f' seed {f.cfg.train.seed}' if len(group) > 1 else ''
-                rows.append([node('th', f'{name}{seed}, {p}{LEAKS.get(p, "")}', scope='row')] + [interval_cell(m[c], r.intervals.get(c)) for c in [*COLUMNS, 'rSum', 'mR']])
         tested = [results_of(f)[f.metrics['protocol']] for f in group if f.metrics]
         if len(tested) > 1:
             row = measured_row(tested)
-            rows.append([node('th', f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}', scope='row')] + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None) for c in [*COLUMNS, 'rSum', 'mR']])
+            rows.append([head(f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}')] + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None) for c in columns])
+        for f in group:
+            for p, r in results_of(f).items():
+                if len(group) > 1 and p != f.metrics['protocol']: continue
+                rows.append([head(f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}")] + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
     return rows
 
 # %% ../nbs/63_page.ipynb #908fcd6a
@@ -470,7 +479,7 @@ def attention_section(
                   node('p', 'Redundancy is 1 when all heads look alike, 0 when their maps agree no more than chance. An entropy near 1 means that they look nearly everywhere alike, and then there is little to tell apart.'),
                   figure(lambda: show_heads(run), 'Redundancy of each pair of heads, and the entropy of each head.')]
 
-# %% ../nbs/63_page.ipynb #a7994b53
+# %% ../nbs/63_page.ipynb #821ba735
 CSS = '''
 :root{color-scheme:light dark;--bg:#ffffff;--ink:#1b1b1b;--soft:#5a5a5a;--line:#d0d0d0;--panel:#f4f5f6;--right:#00704f;--wrong:#a94700}
 @media screen and (prefers-color-scheme:dark){:root{--bg:#14171a;--ink:#e8e6e3;--soft:#a9adb1;--line:#3a3f44;--panel:#1e2226;--right:#3ecf9a;--wrong:#ff9a4d}}
@@ -481,7 +490,7 @@ nav a{display:inline-block;padding:.35rem .5rem .35rem 0;color:inherit}
 a:focus-visible,.scroll:focus-visible{outline:2px solid currentColor;outline-offset:2px}
 .note,.demo{background:var(--panel);border-left:4px solid var(--soft);padding:.5rem .8rem;margin:.6rem 0}.demo{border-color:var(--wrong);font-weight:600}
 .scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.9rem}
-th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top;min-width:3.2rem}th{font-weight:600;overflow-wrap:normal}td{overflow-wrap:break-word;max-width:34rem}
+th,td{text-align:left;padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top;min-width:3.2rem}th{font-weight:600;overflow-wrap:normal}th[scope=row]{min-width:8rem}td{overflow-wrap:break-word;max-width:34rem}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small{display:block;color:var(--soft);font-size:.75rem}
 figure{margin:.8rem 0}figure img{max-width:100%;height:auto;display:block}figcaption,.place{color:var(--soft);font-size:.85rem;margin:.2rem 0}
 pre{background:var(--panel);padding:.7rem;overflow-x:auto;white-space:pre-wrap;font-size:.85rem}
@@ -494,13 +503,13 @@ span.right{color:var(--right)}span.wrong{color:var(--wrong)}span.right,span.wron
 @media print{body{max-width:none;font-size:10pt}picture img{width:8.4cm!important}nav{display:none}article,figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}table{font-size:7.5pt}th,td{min-width:0;padding-right:.35rem}}
 '''
 
-# %% ../nbs/63_page.ipynb #f2c1090e
+# %% ../nbs/63_page.ipynb #cbb9ee78
 def page_rankings(
     folders, # list of `Folder`
 ):
     "name -> `Ranking` of the first run of each system, at most two, that can be shown side by side."
     ready = {n: g[0] for n, g in systems(folders).items() if g[0].run}
-    if len(ready) == 1 and len(folders) > 1: ready = {f.name: f for f in folders if f.run}
+    if len(ready) == 1 and len(folders) > 1: ready = dict(zip(unique([f.name for f in folders if f.run]), (f for f in folders if f.run)))
     first = next(iter(ready.values()), None)
     return {n: rank_split(f.run) for n, f in list(ready.items())[:2] if f.run.task.store.hash == first.run.task.store.hash}
 
