@@ -1,6 +1,6 @@
 """The explorer in a real browser: headless Chromium opens JupyterLab and voila, types, clicks, presses keys, and looks at what the page shows.
 
-    python .ci/browser.py FOLDER [PART...]    screenshots go to FOLDER; PART: lab, notebook, voila (all of them when none is named)
+    python .ci/browser.py FOLDER [PART...]    screenshots go to FOLDER; PART: lab, notebook, voila (all three when none is named), dark
     python .ci/browser.py picture             make nbs/images/explore.png anew
     python .ci/browser.py missing             say what a test needs that is not here; exit status 1 when it is something
 
@@ -95,7 +95,7 @@ class Page:
     def wait(self, code, what, seconds=WAIT):
         from selenium.common.exceptions import JavascriptException
         def true():
-            if self.driver.execute_script('return !!document.querySelector(\'[data-mime-type="application/vnd.jupyter.error"]\')'): raise RuntimeError('a cell ended with an error')
+            if self.driver.execute_script('return [...document.querySelectorAll(".jp-OutputArea-output[data-mime-type]")].some(e => /jupyter\\.(error|stderr)$/.test(e.dataset.mimeType) && e.innerText.includes("Traceback"))'): raise RuntimeError('a cell ended with an error')
             with contextlib.suppress(JavascriptException): return self.get(code)
         try: return until(true, what, seconds)
         except (AssertionError, RuntimeError) as e: self.shot('failed'); raise AssertionError(f"{self.name}: {e}; the app says {self.get('app && note()')!r}") from None
@@ -189,6 +189,10 @@ def look_around(page, runs, expected):
     page.enter('🙂 🙂', 'no words'); page.enter('qwxzv jjkkq', 'none of its words')
     page.enter('red star ' * 5000, 'letters'); page.enter('word ' * 900, 'words'); page.enter(HOSTILE); harmless(page); page.shot('nonsense')
     page.enter('two blue discs'); page.check('thumbs(0).length == 10', 'it still answers')
+    # what is shown while an answer takes long: nothing at first, then the spinner
+    d.execute_script(JS + "const e = document.createElement('div'); e.className = 'mh-busy mh-trial'; app.append(e); window.early = getComputedStyle(e).opacity")
+    page.wait('window.early == "0" && getComputedStyle(app.querySelector(".mh-trial")).opacity == "1"', 'the spinner to appear', 20)
+    d.execute_script(JS + "app.querySelector('.mh-trial').remove()")
     keyboard(page)
 
 def harmless(page):
@@ -242,17 +246,28 @@ def prepare(folder, hostile=True, epochs=2, n_train=400, n_dev=40, n_test=1000):
     return dict(filter='missed by MH-CVSE', missed=int((open_source(runs[0], store=store).ranks['captions'] > 5).sum()))
 
 LAB = ['jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--ServerApp.port={port}', '--ServerApp.port_retries=0']
+def run_cells(page, run):
+    "Run cells when the kernel says that it is there, and again when JupyterLab forgot them (it does, when the kernel connects anew just then), until the explorer is seen."
+    first = 'document.querySelector(".jp-Notebook .jp-CodeCell .jp-InputPrompt").innerText'
+    for _ in range(3):
+        page.wait('!!document.querySelector(".jp-Notebook .jp-CodeCell .cm-content") && [...document.querySelectorAll(".jp-StatusBar-TextItem")].some(e => e.innerText.endsWith("| Idle"))', 'the notebook and its kernel')
+        run()
+        page.wait(f'{first}.includes("*") || /[0-9]/.test({first})', 'the first cell to begin', 20)
+        page.wait(f'!!app && thumbs(0).length > 0 || !/[*0-9]/.test({first})', 'the explorer')
+        if page.get('!!app'): return
+    raise AssertionError(f'{page.name}: the cells were forgotten three times')
+
 def lab(driver, data, shots, expected, theme='light', name='lab'):
-    "JupyterLab, the page's one cell run by Shift+Enter."
+    "JupyterLab, the page's one cell run by Shift+Enter. In the light theme answers are timed."
     from selenium.webdriver import ActionChains, Keys
     home, token = data/name, secrets.token_hex(16)
     with serving([*LAB, f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={data/"page"}'], home, 'http://127.0.0.1:{port}/api', theme) as port:
         page = Page(driver, shots, name)
         driver.get(f'http://127.0.0.1:{port}/lab/tree/explorer.ipynb?token={token}&reset')
-        page.wait('!!document.querySelector(".jp-Notebook .jp-CodeCell .cm-content") && !!document.querySelector(".jp-Notebook-ExecutionIndicator[data-status=idle]")', 'the notebook and its kernel')
-        page.click('document.querySelector(".jp-Notebook .jp-CodeCell .cm-content")')
-        ActionChains(driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-        page.wait('!!app && thumbs(0).length > 0', 'the explorer')
+        def by_keys():
+            page.click('document.querySelector(".jp-Notebook .jp-CodeCell .cm-content")')
+            ActionChains(driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+        run_cells(page, by_keys)
         look_around(page, 2, expected)
         if theme == 'light': report_times(page)
         quiet(page)
@@ -264,10 +279,10 @@ def notebook(driver, data, shots, expected):
     with serving([*LAB, f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={data/"nbs"}'], home, 'http://127.0.0.1:{port}/api') as port:
         page = Page(driver, shots, 'notebook')
         driver.get(f'http://127.0.0.1:{port}/lab/tree/61_explore.ipynb?token={token}&reset')
-        page.wait('!!document.querySelector(".jp-Notebook-ExecutionIndicator[data-status=idle]")', 'the notebook and its kernel')
-        page.click('[...document.querySelectorAll(".lm-MenuBar-item")].find(e => e.innerText.trim() == "Run")')
-        page.click('document.querySelector("[data-command=\'runmenu:run-all\']")')
-        page.wait('!!app && thumbs(0).length > 0', 'the explorer')
+        def by_menu():
+            page.click('[...document.querySelectorAll(".lm-MenuBar-item")].find(e => e.innerText.trim() == "Run")')
+            page.click('document.querySelector("[data-command=\'runmenu:run-all\']")')
+        run_cells(page, by_menu)
         page.wait('[...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")].every(e => /\\d/.test(e.innerText) || !e.closest(".jp-CodeCell").querySelector(".cm-content").innerText.trim())', 'every cell to have run')
         driver.execute_script(JS + 'app.scrollIntoView()')
         page.enter('a red star above the sea'); page.shot('sentence')
@@ -297,24 +312,30 @@ def report_times(page):
 
 def picture():
     "Make nbs/images/explore.png: two runs that are a little better trained, at a caption that only one of them gets right."
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
+        os.environ.setdefault('MPLCONFIGDIR', f'{data}/mpl')
+        prepare(Path(data), False, 8, 1000, 100, 200)
+        take_picture(Path(data), ROOT/'nbs'/'images'/'explore.png')
+
+def take_picture(data, file):
+    "The app on a page of voila, without the page, in a small file."
     import io
     from PIL import Image
     from selenium.webdriver.support.ui import Select
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium(Path(home), (1180, 1400)) as driver:
-        data = Path(data); prepare(data, False, 12, 1500, 100, 200)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium(Path(home), (1180, 1400)) as driver:
         with serving([*VOILA, '--theme=light', f'--Voila.root_dir={data/"page"}'], data/'page', 'http://127.0.0.1:{port}/nothing') as port:
             page = Page(driver, data, 'picture')
             driver.get(f'http://127.0.0.1:{port}/')
             page.wait('!!app && thumbs(0).length > 0', 'the explorer')
             Select(page.get('all("select")[1]')).select_by_visible_text('missed by MH-CVSE only')
             page.wait('thumbs(0)[0].innerText.startsWith("✗") && thumbs(1).some(b => b.innerText.startsWith("✓"))', 'a caption that one run misses')
-            page.click('thumbs(1).find(b => b.innerText.startsWith("✓"))')
+            page.click('thumbs(1).find(b => b.innerText.startsWith("✓"))'); page.note('A look at')
             page.click('all(".mh-heads button", runs[0]).find(b => b.innerText.trim() == "3")'); page.wait('label(0).includes("head 3:")', 'head 3')
             page.driver.execute_script('document.activeElement.blur()'); time.sleep(1)
             png = page.get('app').screenshot_as_png
-    Image.open(io.BytesIO(png)).convert('RGB').quantize(200, dither=Image.Dither.NONE).save(ROOT/'nbs'/'images'/'explore.png', optimize=True)
+    Image.open(io.BytesIO(png)).convert('RGB').quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, optimize=True)
 
-PARTS = dict(lab=lab, notebook=notebook, voila=voila)
+PARTS = dict(lab=lab, notebook=notebook, voila=voila, dark=lambda *a: lab(*a, theme='dark', name='dark'))
 
 def late(*_): raise TimeoutError(f'not done after {LIMIT} s')
 
@@ -323,8 +344,9 @@ def main(folder, *parts):
     if lacking := missing(): sys.exit(f"not tried: {', '.join(lacking)} not here")
     shots = Path(folder).resolve(); shots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
+        os.environ.setdefault('MPLCONFIGDIR', f'{data}/mpl')
         expected = prepare(Path(data))
-        for name in parts or PARTS:
+        for name in parts or ('lab', 'notebook', 'voila'):
             start = time.monotonic()
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium(Path(home)) as driver: PARTS[name](driver, Path(data), shots, expected)
             print(f'| {name}: {time.monotonic() - start:.0f} s, {len(list(shots.glob(name + "-*.png")))} screenshots', flush=True)

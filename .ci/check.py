@@ -9,6 +9,7 @@
     python .ci/check.py run NOTEBOOK FOLDER  papermill's notebook is executed, and one run under FOLDER has its metrics
     python .ci/check.py failure NOTEBOOK WORD...   papermill's notebook is kept and ends in an error with these words
     python .ci/check.py audit SAVED EXECUTED  the numbers of 52_audit, run again, are those that were saved
+    python .ci/check.py still NOTEBOOK       take live widgets out of a saved notebook, so that it reads well without a kernel: their text stays
 """
 import ast, configparser, json, math, re, subprocess, sys
 from pathlib import Path
@@ -21,6 +22,7 @@ FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split())
 # the directives in use; another one is taken for a misspelling
 DIRECTIVES = FLAGS | {'default_exp', 'export', 'exporti', 'exports', 'hide', 'echo:', 'fig-cap:', 'code-fold:', 'warning:', 'output:'}
 MACHINE = re.compile(r'(?<![\w.~/*])/(?:home|root|Users|tmp|mnt|opt|var|work|workspace|private|content|kaggle)/[\w.-]|[A-Z]:\\\\?Users|site-packages')
+WIDGET = 'application/vnd.jupyter.widget-view+json'
 BY_PAPERMILL = {'99_reproduce'}  # may say skip_exec: the papermill steps run it
 README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
 
@@ -73,6 +75,7 @@ def code_problems(name, c):
         if o['output_type'] == 'error': yield f"saved with an error: {o.get('ename')}: {o.get('evalue')}"
         found = MACHINE.search(output_text(o))
         if found: yield f'an output names a machine path: …{found[0]}…'
+        if WIDGET in o.get('data', {}): yield 'an output is a live widget, which nobody sees without a kernel: python .ci/check.py still NOTEBOOK'
         if re.search(r' at 0x[0-9a-f]{6,}', output_text(o)): yield 'an output holds a memory address'
     if words & (FLAGS | {'export', 'exporti', 'exports'}): return
     wants = shows(source)
@@ -201,6 +204,14 @@ def failure(notebook, *words):
     errors = [f"{o.get('ename')}: {o.get('evalue')}" for c in load(notebook)['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     done([f'no error says {w!r}: {errors}' for w in words if not any(w in e for e in errors)], '; '.join(errors))
 
+def still(notebook):
+    "Take live widgets and their state out of a notebook."
+    nb = load(notebook)
+    nb['metadata'].pop('widgets', None)
+    for c in nb['cells']:
+        for o in c.get('outputs', []): o.get('data', {}).pop(WIDGET, None)
+    Path(notebook).write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
+
 def ledger(notebook):
     "What the audit prints for the machine, from an executed notebook: the numbers of each finding, and how far those of training may be off."
     found = []
@@ -225,6 +236,6 @@ def audit(saved, executed):
     done(problems, f'{len(old)} numbers of {len({f for f, _ in old})} findings are as they were saved')
 
 if __name__ == '__main__':
-    commands_ = dict(notebooks=notebooks, files=files, imports=imports, commands=commands, completed=completed, canary=canary, run=run, failure=failure, audit=audit)
+    commands_ = dict(notebooks=notebooks, files=files, imports=imports, commands=commands, completed=completed, canary=canary, run=run, failure=failure, audit=audit, still=still)
     if len(sys.argv) < 2 or sys.argv[1] not in commands_: sys.exit(__doc__)
     commands_[sys.argv[1]](*sys.argv[2:])

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SIDES', 'MOST_LETTERS', 'CSS', 'Look', 'top_concepts', 'look', 'sentence_concepts', 'esc', 'picture_uri', 'box_svg',
            'place_labels', 'attention_svg', 'bars', 'draw_head', 'Source', 'open_source', 'check_sources', 'filters',
-           'State', 'uri', 'kept', 'go_to', 'ask', 'answers', 'row', 'button', 'mark', 'query_bar', 'step_bar', 'panel',
-           'hit_text', 'show_results', 'show_head', 'show_captions', 'show_details', 'show_place', 'about_text',
-           'Explorer', 'say', 'answering', 'message', 'refresh', 'step', 'search_for', 'choose', 'restrict', 'connect',
-           'explore', 'write_page']
+           'State', 'uri', 'kept', 'go_to', 'ask', 'neighbours', 'answers', 'row', 'button', 'mark', 'query_bar',
+           'step_bar', 'panel', 'hit_text', 'show_results', 'show_head', 'show_captions', 'show_details', 'show_place',
+           'about_text', 'Explorer', 'say', 'answering', 'message', 'refresh', 'step', 'search_for', 'choose',
+           'restrict', 'connect', 'explore', 'write_page']
 
 # %% ../nbs/61_explore.ipynb #4d40d58e
 import base64, contextlib, html, io, time
@@ -256,16 +256,26 @@ def go_to(
     else: state.image = state.query
 State.go_to = go_to
 
-# %% ../nbs/61_explore.ipynb #4ca72b9b
+# %% ../nbs/61_explore.ipynb #9fd5b9e3
 def ask(
     state, # `State`
     text,  # what was typed
 ):
     "Take a new sentence; what is stepped through stays where it is."
-    state.text, state.image, state.query = ' '.join(text.split()), None, None
+    text = ' '.join(text.split()).encode('utf-8', 'replace').decode()  # half a surrogate pair cannot be sent to a page
+    state.text, state.image, state.query = text, None, None
 State.ask = ask
 
-# %% ../nbs/61_explore.ipynb #4a9776b8
+# %% ../nbs/61_explore.ipynb #cd25e3b2
+def neighbours(
+    search, # `Search`
+    image,  # an image of its split
+    k,      # how many
+):
+    "`Hits`: the images most similar to an image, which is not itself counted in their ranks."
+    return Hits([h._replace(rank=h.rank - 1) for h in search.similar(image, k)])
+
+# %% ../nbs/61_explore.ipynb #bdc9974d
 MOST_LETTERS = 5000
 def answers(
     state,  # `State`
@@ -273,14 +283,14 @@ def answers(
 ):
     "Hits of one run for the sentence or the chosen image: the first k, and the right image where it comes later."
     if len(state.text) > MOST_LETTERS: raise InputError(f'The sentence has {len(state.text):,} letters, give at most {MOST_LETTERS:,}.')
-    if not state.text: return source.search.similar(state.image, state.k) if state.image is not None else Hits()
+    if not state.text: return neighbours(source.search, state.image, state.k) if state.image is not None else Hits()
     c = state.query if state.side == 'captions' and state.query is not None else source.search.known.get(state.text)
     rank = 0 if c is None else int(source.ranks['captions'][c])
     hits = source.search.images(state.text if c is None else c, max(state.k, rank))
     return Hits(hits[:state.k] + [h for h in hits[state.k:] if h.index in state.right()][:1], hits.query, hits.unknown)
 State.answers = answers
 
-# %% ../nbs/61_explore.ipynb #be2ede92
+# %% ../nbs/61_explore.ipynb #05fba343
 CSS = '''<style>
 .mh-app{--mh-text:var(--jp-ui-font-color1,#222);--mh-soft:var(--jp-ui-font-color2,#555);--mh-line:var(--jp-border-color2,#ccc);--mh-back:var(--jp-layout-color1,#fff);--mh-raised:var(--jp-layout-color2,#eee);
  --mh-good:#009E73;--mh-bad:#D55E00;--mh-bar:#56B4E9;color:var(--mh-text);background:var(--mh-back);max-width:1240px;padding:12px 16px;font-size:13px;line-height:1.4;font-family:var(--jp-ui-font-family,sans-serif);overflow:visible}
@@ -305,7 +315,7 @@ CSS = '''<style>
 .mh-app .mh-picture{width:100%;display:block;border-radius:3px} .mh-app .mh-picture text{fill:#fff;stroke:#000;stroke-width:.16em;paint-order:stroke;font-weight:600;font-family:sans-serif}
 .mh-app .mh-heads{margin:6px 0 0} .mh-app .mh-heads .widget-toggle-button,.mh-app .mh-heads .jupyter-button{width:auto;min-width:26px;padding:0 6px;margin:0 2px 2px 0;height:24px;line-height:24px}
 .mh-app .mh-bars{border-collapse:collapse;width:100%;margin:10px 0 0;font-size:12px;color:var(--mh-text)} .mh-app .mh-bars caption{text-align:left;font-weight:600;color:var(--mh-soft);padding:0 0 2px;caption-side:top}
-.mh-app .mh-bars th{font-weight:400;text-align:left;padding:0 8px 0 0;white-space:nowrap;width:1%;color:var(--mh-text)} .mh-app .mh-bars th.mh-marked{font-weight:700} .mh-app .mh-bars td{padding:1px 0;text-align:left} .mh-app .mh-bars td:last-child{width:36px;text-align:right;color:var(--mh-soft)}
+.mh-app .mh-bars th{font-weight:400;text-align:left;padding:0 8px 0 0;white-space:nowrap;width:1%;color:var(--mh-text)} .mh-app .mh-bars th.mh-marked{font-weight:700} .mh-app .mh-bars td{padding:1px 0;text-align:left} .mh-app .mh-bars td:last-child{width:44px;padding-left:6px;text-align:right;color:var(--mh-soft)}
 .mh-app .mh-bars td div{height:9px;min-width:1px;background:var(--mh-bar)} .mh-app .mh-bars tr,.mh-app .mh-bars tr:nth-child(even){background:none}
 </style>'''
 
@@ -348,16 +358,16 @@ def query_bar():
     go = button('Search', 'Find the images for the sentence', 'mh-small')
     return SimpleNamespace(text=text, go=go, box=row(text, go, kind='mh-bar-row'))
 
-# %% ../nbs/61_explore.ipynb #3e671cc2
+# %% ../nbs/61_explore.ipynb #2d388828
 def step_bar(
     keeps, # names of the filters
 ):
     "What is stepped through: captions or images, which of them, and where one is."
     side = W.Dropdown(description='Step through', options=SIDES, style=dict(description_width='auto'), layout=dict(width='200px'))
-    keep = W.Dropdown(description='keep', options=list(keeps), style=dict(description_width='auto'), layout=dict(width='220px'))
+    keep = W.Dropdown(description='keep', options=list(keeps), style=dict(description_width='auto'), layout=dict(width='260px'))
     limit = W.BoundedIntText(5, min=1, max=10**9, description='rank below K =', style=dict(description_width='auto'), layout=dict(width='160px'))
-    back, on = (button(t, d, 'mh-small') for t, d in (('◀', 'Previous'), ('▶', 'Next')))
-    place = W.IntSlider(1, min=1, max=1, continuous_update=False, readout=False, layout=dict(flex='1 1 160px', width='auto'))
+    back, on = (button(t, d, 'mh-small') for t, d in (('◀ Previous', 'Previous'), ('Next ▶', 'Next')))
+    place = W.IntSlider(1, min=1, max=1, continuous_update=False, readout=False, tooltip='Where, among what is kept', layout=dict(flex='1 1 160px', width='auto'))
     where = W.HTML()
     return SimpleNamespace(side=side, keep=keep, limit=limit, back=back, on=on, place=place, where=where, box=W.VBox([row(side, keep, limit, kind='mh-bar-row'), row(back, place, on, where, kind='mh-bar-row')]))
 
@@ -431,7 +441,7 @@ def show_captions(
             mark(b, good=h.image == state.image, wrong=h.image != state.image)
     for b in p.lines[len(p.captions):]: b.layout.display = 'none'
 
-# %% ../nbs/61_explore.ipynb #83763f6f
+# %% ../nbs/61_explore.ipynb #10508823
 def show_details(
     p,     # from `panel`
     state, # `State`
@@ -441,9 +451,9 @@ def show_details(
     p.details.layout.display = 'none' if i is None else None
     p.seen = None if i is None else look(p.source.run, split, i)
     if i is None: return
-    H, head = len(p.seen.heads), p.heads.value
-    p.heads.options = [('mean', -1)] + [(str(h + 1), h) for h in range(H)] if H > 1 else [('one head', -1)]
-    p.heads.value = head if head < H and H > 1 else -1
+    H = len(p.seen.heads)
+    options = (('mean', -1), *((str(h + 1), h) for h in range(H))) if H > 1 else (('one head', -1),)
+    if p.heads.options != options: p.heads.options, p.heads.tooltips = options, ['Mean of the heads'] + [f'Head {h + 1}' for h in range(H)]
     said = sentence_concepts(p.source.run, state.text)
     shared = {w for w, _ in p.seen.concepts} & {w for w, _ in said}
     p.marks.value = bars('Concepts in the image', p.seen.concepts, shared) + bars('Concepts in the sentence', said, shared)
@@ -504,10 +514,11 @@ def say(
     spin = '<span class="mh-spin"></span>' if kind == 'busy' else ''
     app.note.value = f'<div class="mh-note mh-{kind}" role="status" aria-live="polite">{spin}{esc(text)}</div>'
 
-# %% ../nbs/61_explore.ipynb #37ee5e0e
+# %% ../nbs/61_explore.ipynb #06a8ab25
 @contextlib.contextmanager
 def answering(
-    app, # `Explorer`
+    app,       # `Explorer`
+    said=None, # what to say of the answer; None: what was asked
 ):
     "Around a callback: a spinner before, what it took after, an error as text; changes by the app itself call nothing."
     start, app.busy = time.perf_counter(), True
@@ -515,7 +526,7 @@ def answering(
     try:
         yield
         show_place(app.steps, app.state)
-        say(app, f'{message(app)} {1000*(time.perf_counter() - start):.0f} ms.')
+        say(app, f'{said or message(app)} {1000*(time.perf_counter() - start):.0f} ms.')
     except InputError as e: say(app, str(e), 'error')
     except Exception as e: say(app, f'{type(e).__name__}: {e}', 'error'); raise
     finally: app.busy = False
@@ -564,13 +575,13 @@ def search_for(
         app.state.ask(text); app.refresh()
 Explorer.search_for = search_for
 
-# %% ../nbs/61_explore.ipynb #8c1bec86
+# %% ../nbs/61_explore.ipynb #5cab1be3
 def choose(
     app,   # `Explorer`
     image, # its index
 ):
     "Look inside an image of the results."
-    with answering(app):
+    with answering(app, f'A look at {app.state.split.names[image]}.'):
         app.state.image = image
         for p in app.panels:
             for b, h in zip(p.thumbs, p.hits): mark(b, chosen=h.image == image)
