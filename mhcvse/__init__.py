@@ -25,9 +25,11 @@ PUBLIC = dict(
     evaluate='',
     train='fit load_run estimate',
     interop='load_cvse', transfer='evaluate_on', comparison='compare',
+    distributed='fit_processes',
     report='results_table',
     ablation='', audit='', judgement='',
-    reproduce='', prepare='',
+    figures='', reproduce='',
+    search='Search', explore='', prepare='', page='', speed='',
 )
 
 # %% ../nbs/90_api.ipynb #5a250731

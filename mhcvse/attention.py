@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['POOLS', 'attention_weights', 'real_linear', 'MultiHeadSelfAttention', 'mean_attention', 'AttentionPool', 'MaskedNorm',
-           'MemoryAttention', 'PlainPool', 'InstanceHead', 'head_entropy', 'mean_cosine']
+           'MemoryAttention', 'PlainPool', 'InstanceHead', 'head_entropy', 'mean_cosine', 'head_maps',
+           'head_divergence', 'shuffled_maps', 'Redundancy', 'head_redundancy', 'silenced']
 
 # %% ../nbs/21_attention.ipynb #730f527a
-import math
+import contextlib, math
+from typing import NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from .core import InputError, one_of, unit, masked_mean, masked_max
+from .core import InputError, generator, one_of, unit, masked_mean, masked_max
 
 # %% ../nbs/21_attention.ipynb #525239ed
 def attention_weights(
@@ -253,3 +255,80 @@ def mean_cosine(
     "Mean cosine between different rows of `x`."
     x = unit(x.float())
     return ((x.sum(0)**2).sum() - len(x))/(len(x)*(len(x) - 1))
+
+# %% ../nbs/21_attention.ipynb #60dca527
+def head_maps(
+    weights,   # (B, H, N, N) or (B, N), as the heads return them
+    mask=None, # (B, N) True where real; None: all are
+):
+    "(B, H, N) the share of each position in what a head gathers; (B, 1, N) where there is one weight per position."
+    if weights.dim() == 2: return weights.unsqueeze(1)
+    return weights.sum(-2)/(weights.shape[-1] if mask is None else mask.sum(-1).clamp(min=1)[:, None, None])
+
+# %% ../nbs/21_attention.ipynb #0cf6b4d8
+def head_divergence(
+    maps, # (B, H, N) shares that sum to 1
+):
+    "(B, H, H) Jensen-Shannon divergence between the maps of two heads, in bits: 0 the same, 1 nothing in common."
+    bits = lambda p: torch.special.entr(p).sum(-1)/math.log(2)
+    p, q = maps.double().unsqueeze(2), maps.double().unsqueeze(1)
+    return (bits((p + q)/2) - (bits(p) + bits(q))/2).clamp(min=0)
+
+# %% ../nbs/21_attention.ipynb #2ebb4fc6
+def shuffled_maps(
+    maps,           # (B, H, N)
+    mask=None,      # (B, N) True where real; None: all are
+    generator=None, # of the random order
+):
+    "(B, H, N) the same maps, each head's shares dealt anew to the real positions: as sharp as before, looking anywhere."
+    pad = torch.zeros(maps.shape[0], 1, maps.shape[2]) if mask is None else (~mask.cpu()).float().unsqueeze(1)
+    source = (torch.rand(maps.shape, generator=generator) + 2*pad).argsort(-1).to(maps.device)
+    place = pad.argsort(dim=-1, stable=True).expand(maps.shape).to(maps.device)
+    return torch.zeros_like(maps).scatter(-1, place, maps.gather(-1, source))
+
+# %% ../nbs/21_attention.ipynb #7cb4b8d0
+class Redundancy(NamedTuple):
+    "How alike the heads of a model look."
+    divergence: float    # mean Jensen-Shannon divergence of two heads, in bits
+    chance: float        # the same when each head's map is dealt to positions at random
+    redundancy: float    # 1 - divergence/chance
+    low: float           # of its 95 % interval over items
+    high: float
+    pairs: torch.Tensor  # (H, H) the redundancy of each pair; 1 on the diagonal
+    items: int           # that have two positions or more
+
+# %% ../nbs/21_attention.ipynb #5e1848aa
+def head_redundancy(
+    maps,      # (B, H, N) from `head_maps`
+    mask=None, # (B, N) True where real; None: all are
+    draws=20,  # how often chance is drawn
+    n=1000,    # resamples of the items, for the interval
+    seed=0,    # of both
+):
+    "`Redundancy` of H heads over B items."
+    if maps.shape[1] < 2: raise InputError('head_redundancy: there is one map per item, and redundancy is between heads: use a model with attention=multihead and two heads or more.')
+    some = (torch.ones(len(maps), maps.shape[2]).bool() if mask is None else mask.cpu()).sum(1) > 1
+    if not some.any(): raise InputError('head_redundancy: no item has two positions, so no head has a choice.')
+    maps, mask, g = maps.cpu()[some], None if mask is None else mask.cpu()[some], generator('redundancy', seed)
+    real, H = head_divergence(maps), maps.shape[1]
+    chance = sum(head_divergence(shuffled_maps(maps, mask, g)) for _ in range(draws))/draws
+    share = lambda d, c: torch.where(c > 1e-9, 1 - d/c.clamp(min=1e-9), 1.)
+    d, c = (x.sum((1, 2))/(H*(H - 1)) for x in (real, chance))
+    again = torch.randint(len(d), (n, len(d)), generator=g)
+    low, high = share(d[again].mean(1), c[again].mean(1)).quantile(torch.tensor([.025, .975], dtype=torch.double)).tolist()
+    return Redundancy(d.mean().item(), c.mean().item(), share(d.mean(), c.mean()).item(), low, high, share(real.mean(0), chance.mean(0)), len(d))
+
+# %% ../nbs/21_attention.ipynb #b9325e98
+@contextlib.contextmanager
+def silenced(
+    attend, # a `MultiHeadSelfAttention`
+    head,   # which of its heads, from 0
+):
+    "Inside the `with`, one head contributes nothing."
+    one_of(head, range(attend.heads), 'head')
+    w, d = attend.out.weight, attend.out.weight.shape[1]//attend.heads
+    kept = w.detach().clone()
+    with torch.no_grad(): w[:, head*d:(head + 1)*d] = 0
+    try: yield attend
+    finally:
+        with torch.no_grad(): w.copy_(kept)
