@@ -455,7 +455,7 @@ def silence_table(
         with silenced(head.pool.attend, h): return run.evaluate(split, resamples=0).metrics['mR'] - whole
     return pd.DataFrame({side: [without(head, h) for h in range(run.cfg.model.heads)] for side, head in (('image', run.model.image_head), ('text', run.model.text_head))}, index=[f'head {h + 1}' for h in range(run.cfg.model.heads)])
 
-# %% ../nbs/54_figures.ipynb #78da9898
+# %% ../nbs/54_figures.ipynb #74905fd5
 def show_heads(
     run,          # `Run` with multi-head attention
     split='test', # which split
@@ -465,12 +465,13 @@ def show_heads(
     both = dict(regions=image_attention(run, ts.split), words=text_attention(run, ts.captions))
     n = run.cfg.model.heads
     with styled(size=7):
-        fig = plt.figure(figsize=(COLUMN, 2.75))
+        fig = plt.figure(figsize=(COLUMN, 2.85)); say = lambda x: f'{round(x, 2) + 0:.2f}'
+        fig.text(.3/COLUMN, .01, 'redundancy of two heads: 1 the same map, 0 as by chance or less', va='bottom', fontsize=6)
         for k, (side, a) in enumerate(both.items()):
             r, ax = head_redundancy(a.maps, a.mask), place(fig, .3 + 1.45*k, .42, 1.25, 1.25)
             im = ax.imshow(r.pairs.numpy(), cmap='cividis', vmin=0, vmax=1); ax.grid(False)
             ax.set(xticks=range(n), yticks=range(n), xticklabels=range(1, n + 1), yticklabels=range(1, n + 1)); ax.tick_params(labelsize=6, length=2)
-            ax.set_title(f'{side}: redundancy {r.redundancy + 0:.2f}\n({r.low:.2f} to {r.high:.2f})', fontsize=6.5, pad=3)
+            ax.set_title(f'{side}: redundancy {say(r.redundancy)}\n({say(r.low)} to {say(r.high)})', fontsize=6.5, pad=3)
             e = place(fig, .3 + 1.45*k, 2.0, 1.25, .4)
             e.bar(range(n), a.entropy.mean(0).numpy(), color=COLORS['fused']); e.set(xlim=(-.5, n - .5), ylim=(0, 1), yticks=[0, 1], xticks=range(n), xticklabels=range(1, n + 1)); e.tick_params(labelsize=6, length=2); e.grid(axis='x', visible=False)
             e.set_xlabel('head', fontsize=6.5, labelpad=1)
