@@ -98,7 +98,7 @@ class Page:
             if self.driver.execute_script('return [...document.querySelectorAll(".jp-OutputArea-output[data-mime-type]")].some(e => /jupyter\\.(error|stderr)$/.test(e.dataset.mimeType) && e.innerText.includes("Traceback"))'): raise RuntimeError('a cell ended with an error')
             with contextlib.suppress(JavascriptException): return self.get(code)
         try: return until(true, what, seconds)
-        except (AssertionError, RuntimeError) as e: self.shot('failed'); raise AssertionError(f"{self.name}: {e}; the app says {self.get('app && note()')!r}") from None
+        except (AssertionError, RuntimeError) as e: self.shot('failed'); raise type(e)(f"{self.name}: {e}; the app says {self.get('app && note()')!r}") from None
     def check(self, code, what):
         if not self.get(code): self.shot('failed'); raise AssertionError(f"{self.name}: {what}: {self.get('app.innerText')[:2000]}")
     def shot(self, what):
@@ -252,9 +252,10 @@ def run_cells(page, run):
     for _ in range(3):
         page.wait('!!document.querySelector(".jp-Notebook .jp-CodeCell .cm-content") && [...document.querySelectorAll(".jp-StatusBar-TextItem")].some(e => e.innerText.endsWith("| Idle"))', 'the notebook and its kernel')
         run()
-        page.wait(f'{first}.includes("*") || /[0-9]/.test({first})', 'the first cell to begin', 20)
-        page.wait(f'!!app && thumbs(0).length > 0 || !/[*0-9]/.test({first})', 'the explorer')
-        if page.get('!!app'): return
+        with contextlib.suppress(AssertionError):
+            page.wait(f'/[*0-9]/.test({first})', 'the first cell to begin', 30)
+            page.wait(f'!!app && thumbs(0).length > 0 || !/[*0-9]/.test({first})', 'the explorer')
+            if page.get('!!app'): return
     raise AssertionError(f'{page.name}: the cells were forgotten three times')
 
 def lab(driver, data, shots, expected, theme='light', name='lab'):

@@ -10,7 +10,7 @@ __all__ = ['SIDES', 'MOST_LETTERS', 'CSS', 'Look', 'top_concepts', 'look', 'sent
            'about_text', 'Explorer', 'say', 'answering', 'message', 'refresh', 'step', 'search_for', 'choose',
            'restrict', 'connect', 'explore', 'write_page']
 
-# %% ../nbs/61_explore.ipynb #4d40d58e
+# %% ../nbs/61_explore.ipynb #19181f7f
 import base64, contextlib, html, io, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import ipywidgets as W
 import nbformat
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, length_mask, one_of
+from .core import InputError, atomic_path, length_mask, project_root
 from .batches import norm_features
 from .attention import head_maps
 from .model import finish
@@ -630,16 +630,19 @@ def explore(
     if len(names) != len(runs): raise InputError(f'explore: {len(names)} names for {len(runs)} runs: give as many.')
     return Explorer([open_source(r, n, split, store, index) for r, n in zip(runs, names)], k)
 
-# %% ../nbs/61_explore.ipynb #11df529c
+# %% ../nbs/61_explore.ipynb #d7de4996
 def write_page(
     path,   # the .ipynb file to write
-    *runs,  # one or two: paths of runs' folders
-    **options, # of `explore`
+    *runs,  # one or two: paths of runs' folders, relative to here or to the project's root
+    store=None, # the path of a store; None: the one that each run was trained on
+    **options, # more of `explore`
 ):
     "Write a notebook of one cell that shows the explorer of these runs, for voila or JupyterLab."
-    full = lambda p: str(Path(p).resolve())
-    if 'store' in options: options['store'] = full(options['store'])
-    words = [repr(full(r)) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]
+    full = lambda p: (Path(p) if Path(p).exists() else project_root()/p).resolve()
+    for r in runs:
+        if not (full(r)/'config.json').exists(): raise InputError(f"write_page: {r} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
+    if store is not None: options['store'] = str(full(store))
+    words = [repr(str(full(r))) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]
     cell = nbformat.v4.new_code_cell(f"from mhcvse.explore import explore\nexplore({', '.join(words)})")
     nb = nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
     with atomic_path(path) as tmp: tmp.write_text(nbformat.writes(nb), encoding='utf-8')
