@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUFFERS', 'choose_place', 'free_memory', 'FeatureSource', 'gather_features', 'norm_features', 'region_lengths',
-           'fill_features', 'Batch', 'check_batches', 'own_part', 'TrainBatches', 'batch_features', 'batch_of', 'ahead',
-           'epoch_order', 'epoch_batches', 'shuffled_captions', 'image_batches', 'caption_batches']
+           'norm_source', 'fill_features', 'Batch', 'check_batches', 'own_part', 'TrainBatches', 'batch_features',
+           'batch_of', 'ahead', 'epoch_order', 'epoch_batches', 'shuffled_captions', 'image_batches', 'caption_batches']
 
 # %% ../nbs/15_batches.ipynb #0c1b1811
 import os
@@ -50,6 +50,7 @@ class FeatureSource:
         self.place = one_of(place or choose_place(split.n_images*r*f*size, *free), ('device', 'memory', 'store'), 'place')
         self.values = None if self.place == 'store' else split.load(dtype, self.device if self.place == 'device' else 'cpu').values
         self.n_regions = None if split.n_regions is None else split.n_regions.to(self.device)
+        self.normed = False   # whether the values are of unit length already: see `norm_source`
 
     def stored(self, index):
         "(B, R, F) numbers as stored, from where they are kept."
@@ -62,7 +63,7 @@ def gather_features(
     index,  # (B,) which images of the split
 ):
     "(B, R, F) float32 activations and the (B, R) mask of real regions, None when all are."
-    x, scale, n = source.stored(index).to(source.device, non_blocking=True), source.split.store.scale, source.n_regions
+    x, scale, n = source.stored(index).to(source.device, non_blocking=True), 1. if source.normed else source.split.store.scale, source.n_regions
     if n is None: return activations(x, scale), None
     n = n[index.to(source.device)]
     return activations(x, scale, n), length_mask(n, x.shape[1])
@@ -82,9 +83,19 @@ def region_lengths(
     norm,   # 'unit' or 'none'
 ):
     "(N, R) what each region's activations are divided by; None when by nothing, or when the features stay in the file."
-    if source.values is None or norm == 'none': return None
-    n, parts = source.split.n_images, torch.arange(source.split.n_images).split(256)
-    return torch.cat([torch.linalg.vector_norm(source[i][0], dim=-1).clamp_min(1e-12) for i in parts]) if n else None
+    if source.values is None or source.normed or norm == 'none': return None
+    parts = torch.arange(source.split.n_images).split(256)
+    return torch.cat([torch.linalg.vector_norm(source[i][0], dim=-1).clamp_min(1e-12) for i in parts])
+
+# %% ../nbs/15_batches.ipynb #ec733a9d
+def norm_source(
+    source, # a `FeatureSource`
+    norm,   # 'unit' or 'none'
+):
+    "Divide features that are in memory as float32 by their lengths, once; others are left as they are."
+    if norm != 'unit' or source.values is None or source.values.dtype != torch.float32 or source.normed: return
+    for i in torch.arange(source.split.n_images).split(256): source.values[i[0]:i[-1] + 1] = unit(source[i][0])
+    source.normed = True
 
 # %% ../nbs/15_batches.ipynb #ab6556ab
 def fill_features(
@@ -96,14 +107,14 @@ def fill_features(
     piece=16, # images at a time
 ):
     "Write the features of a batch into `out`, normed: (B, R, F), and the (B, R) mask of real regions, None when all are."
-    scale, n = source.split.store.scale, None if source.n_regions is None else source.n_regions[index]
+    scale, n = 1 if source.normed else source.split.store.scale, None if source.n_regions is None else source.n_regions[index]
     for o, i, k in zip(out.split(piece), index.split(piece), [None]*len(index) if n is None else n.split(piece)):
         if source.values is not None and source.values.dtype == o.dtype: torch.index_select(source.values, 0, i, out=o)
         else: o.copy_(source.stored(i))
         if scale != 1: o *= scale
         if k is not None: o.masked_fill_(~length_mask(k, o.shape[1]).unsqueeze(-1), 0.)
         if lengths is not None: o /= lengths[i].unsqueeze(-1)
-        elif norm == 'unit': o.copy_(unit(o))
+        elif norm == 'unit' and not source.normed: o.copy_(unit(o))
     return out, None if n is None else length_mask(n, out.shape[1])
 
 # %% ../nbs/15_batches.ipynb #3c1d5253
@@ -164,8 +175,9 @@ class TrainBatches:
         norm_features(torch.zeros(1, 1, 1), feature_norm)
         self.batch_size, self.seed, self.feature_norm, self.device, self.part = batch_size, seed, feature_norm, torch.device(device), part
         self.features, self.buffers = FeatureSource(split, device, memory_limit, dtype=dtype), deque()
-        self.region_lengths = region_lengths(self.features, feature_norm)
-        if reuse and self.device.type == 'cpu': self.buffers.extend(torch.empty(batch_size, *split.store.shape) for _ in range(1 if self.features.place == 'device' else BUFFERS))
+        norm_source(self.features, feature_norm)
+        self.reuse = reuse and self.device.type == 'cpu'
+        self.region_lengths = region_lengths(self.features, feature_norm) if self.reuse else None
         self.lengths, self.link = captions.lengths.cpu(), link.to(self.device)
         self.words = captions.to('cpu').batch(torch.arange(len(captions)))[0].int().to(self.device)
         if labels is not None and labels.layout != torch.strided: labels = labels.to_dense()
@@ -178,10 +190,11 @@ def batch_features(
     image,   # (B,) which images of the split
 ):
     "(B, R, F) normed features and the (B, R) mask of real regions, None when all are."
-    if not batches.buffers or len(image) > len(batches.buffers[0]):
+    if not batches.reuse or len(image) > batches.batch_size:
         x, mask = batches.features[image]
-        return norm_features(x, batches.feature_norm), mask
-    batches.buffers.rotate(1)
+        return x if batches.features.normed else norm_features(x, batches.feature_norm), mask
+    if len(batches.buffers) < (1 if batches.features.place == 'device' else BUFFERS): batches.buffers.appendleft(torch.empty(batches.batch_size, *batches.features.split.store.shape))
+    else: batches.buffers.rotate(1)
     return fill_features(batches.buffers[0][:len(image)], batches.features, image, batches.region_lengths, batches.feature_norm)
 
 # %% ../nbs/15_batches.ipynb #677a00b5

@@ -493,7 +493,7 @@ class Explorer:
         self.query, self.steps = query_bar(), step_bar(self.state.filters)
         self.panels, self.note = [panel(s, k) for s in sources], W.HTML()
         split = self.state.split
-        demo = ' (a demonstration: drawn scenes)' if split.store.kind == 'demonstration' else ''
+        demo = ' (a demonstration)' if split.store.kind == 'demonstration' else ''
         head = W.HTML(f'{CSS}<h3>Explorer<small>{esc(split.store.name)}{demo}, {esc(split.name)}: {split.n_images:,} images, {split.n_captions:,} captions</small></h3>')
         runs = row(*(p.box for p in self.panels), kind='mh-runs')
         if len(sources) > 1: runs.add_class('mh-two')

@@ -520,7 +520,7 @@ def left_out(
     "What is missing on the page because a store is not there, and how to get it back."
     gone = [f for f in folders if not f.run]
     why = 'Left out: what the run finds, what its concepts and its attention look like on images, and the data card. Put the store back where it was, or name it: mhcvse-report RUN --store FILE. '
-    make = lambda f: 'The built-in world is made anew by mhcvse.scenes.open_scenes(mhcvse.core.project_root()).' if f.about['store']['kind'] == 'demonstration' else 'mhcvse-prepare makes a store of published features.'
+    make = lambda f: 'The built-in world is made anew by mhcvse.scenes.open_scenes(mhcvse.core.project_root()).' if data_argument(f) == 'scenes' else 'mhcvse-prepare makes a store, of published features or of your own images.'
     return [node('p', f'{f.name}: the store is not there. {f.gone} {why}{make(f)}', class_='note') for f in gone]
 
 # %% ../nbs/63_page.ipynb #b82280d1
@@ -543,7 +543,7 @@ def page(
     parts = left_out(folders) + sections(folders)
     heads = [e for e in parts if e.tag == 'h2']
     for k, e in enumerate(heads): e.set('id', f'part-{k + 1}')
-    demo = node('p', 'A demonstration on the built-in world of drawn scenes: its numbers say nothing about photographs.', class_='demo') if any(f.about['store']['kind'] == 'demonstration' for f in folders) else None
+    demo = node('p', 'A demonstration: its numbers say nothing about photographs.', class_='demo') if any(f.about['store']['kind'] == 'demonstration' for f in folders) else None
     title = ' and '.join(f.name for f in folders)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = node('head', node('meta', charset='utf-8'), node('meta', http_equiv='Content-Security-Policy', content=policy), node('meta', name='viewport', content='width=device-width, initial-scale=1'), node('title', title), node('style', CSS))

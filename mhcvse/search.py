@@ -23,7 +23,7 @@ from .core import InputError, atomic_path, content_hash, length_mask, one_of, re
 from .config import to_dict
 from .runs import load_weights, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
-from .regions import extract_pictures, extractor_of, load_picture, to_rgb
+from .regions import extract_pictures, extraction_of, extractor_of, load_picture, to_rgb
 from .batches import norm_features
 from .task import Task, read_split
 from .metrics import BLOCK, joint_embedding
@@ -367,7 +367,7 @@ def extractor_for(
     "What makes features of new pictures as the store's were made; loaded once."
     store = search.split.store
     if search.extractor is None:
-        if not store.provenance.get('extraction'):
+        if not extraction_of(store.provenance):
             raise InputError(f"{store.path.name}: what made its features is not known (it was not made by extract_folder), so a new picture cannot be compared with its images. "
                              "Ask with an image of the store; or give what made them: Search.from_run(…, extractor=E), where E is as `regions.GridFeatures` or `Detector`; or make a store from pictures with extract_folder and train on it.")
         try: search.extractor = extractor_of(store)
@@ -384,7 +384,7 @@ def embed_picture(
 ):
     "Parts (1,D) of a new picture, through the extractor of the store: rounded, padded and scaled as the store's features are."
     run, store, extractor = search.run, search.split.store, extractor_for(search)
-    found, = extract_pictures(extractor, [picture], precision=store.provenance.get('extraction', {}).get('precision', 'float32'))
+    found, = extract_pictures(extractor, [picture], precision=(extraction_of(store.provenance) or {}).get('precision', 'float32'))
     x = torch.zeros(1, *store.shape)
     x[0, :len(found.features)] = found.features.to(as_tensor(np.empty(0, store.dtype)).dtype).float()
     device, n = next(run.model.parameters()).device, torch.tensor([len(found.features)])
@@ -662,7 +662,7 @@ def page(
 ):
     "The results as one self-contained HTML page."
     esc, split = html.escape, search.split
-    notes = [f"Not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown) + ['A demonstration: drawn scenes, not photographs.']*(split.store.kind == 'demonstration')
+    notes = [f"Not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown) + [split.store.warning]*bool(split.store.warning)
     notes += ['The store holds no pictures: names stand for them.']*('pixels' not in split.store.file)
     kind = 'captions' if hits and hits[0].caption is not None else 'images'
     asked = split.pixels(hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
@@ -683,7 +683,7 @@ def listing(
     hits,   # `Hits`
 ):
     "The results as lines of text."
-    lines = [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + ['a demonstration: drawn scenes, not photographs']*(search.split.store.kind == 'demonstration')
+    lines = [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + [search.split.store.warning]*bool(search.split.store.warning)
     for j, h in enumerate(hits, 1):
         mark = '' if hits.right is None else '  right' if h.image == hits.right else '  wrong'
         lines.append(f'{j:>3}  {h.score:.3f}{mark}  {h.name}' + (f'  {h.caption}' if h.caption else ''))
