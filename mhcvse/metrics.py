@@ -98,7 +98,7 @@ def pair_scores(
     block=BLOCK, # numbers in memory at once
 ):
     "(N,) float32 scores of single pairs, summed in float64."
-    rows, out = max(1, block//sum(p.shape[1] for p in txt)), [torch.empty(0, device=i.device)]
+    rows, out = max(1, block//8//sum(p.shape[1] for p in txt)), [torch.empty(0, device=i.device)]   # an eighth: it stays in the cache
     for a, b in zip(i.split(rows), m.split(rows)):
         out.append((joint_embedding([p[a] for p in img], weights)*joint_embedding([p[b] for p in txt], [1.]*len(txt))).sum(1).float())
     return torch.cat(out)
@@ -147,11 +147,14 @@ def wrong_scores(
 
 # %% ../nbs/32_metrics.ipynb #df8f0a1c
 def rounding(
-    x, # (I, K) float32
-    y, # (M, K) float32
+    img,     # list of K (I, D) image embeddings
+    txt,     # list of K (M, D) caption embeddings
+    weights, # K weights
 ):
-    "A number that no entry of x @ y.T in float32 is off by."
-    return (2*math.sqrt(x.shape[1]) + 4)*2**-24*(torch.linalg.vector_norm(x, dim=1).max()*torch.linalg.vector_norm(y, dim=1).max()).item()
+    "A number that no score made in float32 is off by."
+    longest = lambda parts: torch.stack([torch.linalg.vector_norm(p.float(), dim=1).max() for p in parts])
+    x, y = longest(img)*longest(img).new_tensor(weights), longest(txt)
+    return (2*math.sqrt(sum(p.shape[1] for p in img)) + 4)*2**-24*(x.norm()*y.norm()).item()
 
 # %% ../nbs/32_metrics.ipynb #bd847754
 def sure_scores(
@@ -168,7 +171,7 @@ def sure_scores(
     "(I', M') float32 scores of a tile that compare with `best` and `right` as those made in float64 do; -inf for right answers."
     if best.device.type != 'cpu' or torch.get_float32_matmul_precision() != 'highest': return wrong_scores(img, txt, own, weights, i, m)
     s = wrong_scores(img, txt, own, weights, i, m, torch.float32)
-    off = rounding(*(joint_embedding([p[k] for p in e], w, torch.float32) for e, k, w in ((img, i, weights), (txt, m, [1.]*len(txt)))))
+    off = rounding([p[i] for p in img], [p[m] for p in txt], weights)
     near = ((s - best[:, None]).abs_() <= off) | ((s - right).abs_() <= off)
     if near.sum() > near.numel()//64: return wrong_scores(img, txt, own, weights, i, m)
     r, c = near.nonzero(as_tuple=True)
