@@ -612,7 +612,7 @@ def connect(
     for w, by in ((s.back, -1), (s.on, 1)): w.on_click(idle(lambda by=by: app.step(by)))
     watch(s.place, lambda: app.step(s.place.value - 1 - app.state.place))
     for p in app.panels:
-        watch(p.heads, lambda p=p: show_head(p, app.state))
+        p.heads.observe(lambda change, p=p: show_head(p, app.state), 'value')  # also while an answer is under way
         for j, b in enumerate(p.thumbs): b.on_click(idle(lambda p=p, j=j: app.choose(p.hits[j].image)))
         for j, b in enumerate(p.lines): b.on_click(idle(lambda p=p, j=j: app.search_for(p.captions[j].caption)))
 

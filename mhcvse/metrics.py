@@ -40,7 +40,7 @@ def check_captions(
     if len(bare): raise InputError(f"{len(bare)} of {n_images} images have no caption, the first is image {bare[0].item()}: leave them out of the split.")
 
 # %% ../nbs/32_metrics.ipynb #d1e33ec6
-BLOCK = 2**21   # scores in memory at once: 16 MB of float64, some 100 MB with all that is made on the way
+BLOCK = 2**20   # scores in memory at once: 4 MB of float32, some 50 MB with all that is made on the way
 
 # %% ../nbs/32_metrics.ipynb #0b60196c
 def block_ranks(

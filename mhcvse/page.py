@@ -27,8 +27,8 @@ from .metrics import flat
 from .evaluate import Result
 from .train import find_store, load_run
 from .comparison import difference
-from .report import COLUMNS, COLORS, THEMES, measured_row, rank_split, styled
-from .figures import (as_named, data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
+from .report import COLUMNS, THEMES, measured_row, rank_split, styled
+from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
 from .explore import picture_uri
 
 # %% ../nbs/63_page.ipynb #a93fb7bc
@@ -528,7 +528,7 @@ def sections(
     folders, # list of `Folder`
 ):
     "All parts of the page in their order."
-    named, rankings, ready = systems(folders), page_rankings(folders), [f for f in folders if f.run]
+    named, rankings = systems(folders), page_rankings(folders)
     first = [g[0] for g in named.values()]
     concepts, attention = [e for f in first for e in concepts_section(f)], [e for f in first if f.run for e in attention_section(f)]
     found = retrieval_section(rankings) + disagreement_section(rankings) if rankings else []

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file, load_file
-from .core import InputError, atomic_path, read_json, write_json, project_root, short_path
+from .core import InputError, atomic_path, read_json, write_json, project_root
 
 # %% ../nbs/02_runs.ipynb #7c2dfe34
 def folder_name(

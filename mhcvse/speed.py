@@ -7,11 +7,10 @@ __all__ = ['Product', 'attention_products', 'step_products', 'interleaved', 'rat
            'product_calls']
 
 # %% ../nbs/70_speed.ipynb #5ea3c3f9
-import statistics, time
+import time
 from typing import NamedTuple
 import pandas as pd
 import torch
-from .core import InputError
 
 # %% ../nbs/70_speed.ipynb #9a35ac05
 class Product(NamedTuple):
