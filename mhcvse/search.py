@@ -253,6 +253,7 @@ def check_sentence(
     text, # a sentence
 ):
     "Raise `InputError` when there is nothing in it to search for."
+    if isinstance(text, str) and not text.strip(): raise InputError('the sentence is empty: describe a picture.')
     check_texts([text], 'sentence')
     words, unknown = words_of(run, text)
     if not words: raise InputError(f'sentence {text[:60]!r} has no words that say something: describe a picture.')
