@@ -68,25 +68,21 @@ def image_ranks(
 
 # %% ../nbs/32_metrics.ipynb #4a4ce839
 def as_parts(
-    x, # (N, D) embeddings, or a sequence of them
+    x,       # (N, D) embeddings, or a sequence of K of them
+    weights, # K weights
 ):
-    "A list of (N, D) embeddings."
-    return [x] if isinstance(x, torch.Tensor) else list(x)
+    "A list of K (N, D) embeddings."
+    parts = [x] if isinstance(x, torch.Tensor) else list(x)
+    if len(parts) != len(weights): raise InputError(f"{len(parts)} embeddings and {len(weights)} weights: give one weight for each.")
+    return parts
 
 # %% ../nbs/32_metrics.ipynb #743ec327
 def joint_embedding(
     parts,   # (N, D) embeddings, or a sequence of K of them
     weights, # K weights
-    dtype=torch.float64, # of the result
 ):
-    "(N, K D): the dot product of two of these is the weighted sum of the parts' dot products."
-    parts = as_parts(parts)
-    if len(parts) != len(weights): raise InputError(f"{len(parts)} embeddings and {len(weights)} weights: give one weight for each.")
-    out = torch.empty(len(parts[0]), sum(p.shape[1] for p in parts), dtype=dtype, device=parts[0].device)
-    for o, p, w in zip(out.split([p.shape[1] for p in parts], 1), parts, weights):
-        o.copy_(p)
-        if w != 1: o *= w
-    return out
+    "(N, K D) in float64: the dot product of two of these is the weighted sum of the parts' dot products."
+    return torch.cat([w*p.double() for w, p in zip(weights, as_parts(parts, weights))], 1)
 
 # %% ../nbs/32_metrics.ipynb #922c332c
 def pair_scores(
@@ -98,9 +94,8 @@ def pair_scores(
     block=BLOCK, # numbers in memory at once
 ):
     "(N,) float32 scores of single pairs, summed in float64."
-    rows, out = max(1, block//8//sum(p.shape[1] for p in txt)), [torch.empty(0, device=i.device)]   # an eighth: it stays in the cache
-    for a, b in zip(i.split(rows), m.split(rows)):
-        out.append((joint_embedding([p[a] for p in img], weights)*joint_embedding([p[b] for p in txt], [1.]*len(txt))).sum(1).float())
+    rows, out = max(1, block//sum(p.shape[1] for p in txt)), [torch.empty(0, device=i.device)]
+    for a, b in zip(i.split(rows), m.split(rows)): out.append(sum(w*(x[a].double()*y[b]).sum(1) for w, x, y in zip(weights, img, txt, strict=True)).float())
     return torch.cat(out)
 
 # %% ../nbs/32_metrics.ipynb #7dd4088a
@@ -139,7 +134,7 @@ def wrong_scores(
     dtype=torch.float64, # in which the product is made
 ):
     "(I', M') float32 scores of a tile, -inf for right answers."
-    s = (joint_embedding([p[i] for p in img], weights, dtype) @ joint_embedding([p[m] for p in txt], [1.]*len(txt), dtype).T).float()
+    s = sum((w*x[i].to(dtype)) @ y[m].to(dtype).T for w, x, y in zip(weights, img, txt, strict=True)).float()
     row = own[m] - i.start
     here = ((row >= 0) & (row < len(s))).nonzero().squeeze(1)
     s[row[here], here] = -torch.inf
@@ -187,7 +182,7 @@ def similarity_ranks(
     block=BLOCK,   # scores in memory at once
 ):
     "Ranks of images and of captions as `image_ranks` gives them: each score is made once, and no more than a block of them is held."
-    img, txt = as_parts(img), as_parts(txt)
+    img, txt = as_parts(img, weights), as_parts(txt, weights)
     own, n = caption_image.to(img[0].device), len(img[0])
     if len(own) != len(txt[0]): raise InputError(f"{len(txt[0])} captions are embedded and caption_image names the images of {len(own)}.")
     check_captions(own, n)
