@@ -50,8 +50,10 @@ def read_utf8(
     path, # a text file
 ):
     "The text of a UTF-8 file, without a byte-order mark."
-    try: return Path(path).read_bytes().decode('utf-8-sig')
+    try: text = Path(path).read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e: raise InputError(f"{path}, line {e.object[:e.start].count(10) + 1}: byte {e.start} of the file is not UTF-8: save it as UTF-8.") from None
+    if '\0' in text: raise InputError(f"{path}, line {text.partition(chr(0))[0].count(chr(10)) + 1}: there is a zero byte, which is no text: save the file as UTF-8.")
+    return text
 
 # %% ../nbs/13_regions.ipynb #ce59daee
 def csv_rows(
