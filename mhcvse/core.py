@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded',
            'content_hash', 'atomic_path', 'write_json', 'read_json', 'is_root', 'project_root', 'short_path',
-           'CellFile', 'bar_file']
+           'CellFile', 'bar_file', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
-import contextlib, difflib, hashlib, importlib.util, json, os, random
+import contextlib, difflib, hashlib, importlib.util, json, os, random, sys
 from pathlib import Path
 import numpy as np
 import torch
@@ -188,3 +188,18 @@ def bar_file():
     try: from IPython import get_ipython
     except ImportError: return None
     return CellFile() if type(get_ipython()).__name__ == 'ZMQInteractiveShell' else None
+
+# %% ../nbs/00_core.ipynb #4b276445
+def run_command(
+    name,    # of the command, for the message
+    f,       # does the work; what it returns is the exit status, None for 0
+    mend='', # what helps when a file cannot be read or written
+    kept='', # what an interruption leaves
+):
+    "The exit status: that of `f`, 2 after bad input or trouble with a file, 130 when interrupted."
+    try: return f() or 0
+    except InputError as e: said, status = str(e), 2
+    except OSError as e: said, status = f'{e}. {mend}', 2
+    except KeyboardInterrupt: said, status = f'interrupted. {kept}', 130
+    print(f'{name}:', ' '.join(said.split()), file=sys.stderr, flush=True)
+    return status

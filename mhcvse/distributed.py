@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from torch import nn
-from .core import InputError, project_root, short_path
+from .core import InputError, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .runs import new_run
 from .precomp import open_data
@@ -344,9 +344,7 @@ def main(
 ):
     "Train: 0 when all is well, 2 with one paragraph about bad input."
     a = make_parser().parse_args(argv)
-    try: return train_command(a) or 0
-    except InputError as e: print('mhcvse.distributed:', e, file=sys.stderr, flush=True)
-    return 2
+    return run_command('mhcvse.distributed', lambda: train_command(a))
 
 # %% ../nbs/39_distributed.ipynb #9e6831d0
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # python -m mhcvse.distributed

@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError, atomic_path, project_root, read_json, short_path
+from .core import InputError, atomic_path, project_root, read_json, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .store import Store
@@ -565,18 +565,13 @@ def main(
 ):
     "Write the page: 0 when all is well, 2 with one paragraph about bad input, 130 when interrupted."
     a = make_parser().parse_args(argv)
-    try:
+    def write():
         folders = [read_folder(r, a.store) for r in dict.fromkeys(a.runs)]
         out = Path(a.out) if a.out else folders[0].path/'report.html'
         text = page(folders)
         with atomic_path(out) as tmp: tmp.write_bytes(text.encode('utf-8', 'replace'))
         print(f'{short_path(out)}: {out.stat().st_size/1e6:.1f} MB')
-        return 0
-    except InputError as e: said, status = str(e), 2
-    except OSError as e: said, status = f'{e}. Give a place that can be written with --out FILE.', 2
-    except KeyboardInterrupt: said, status = 'interrupted: nothing was written.', 130
-    print('mhcvse-report:', ' '.join(said.split()), file=sys.stderr)
-    return status
+    return run_command('mhcvse-report', write, 'Give a place that can be written with --out FILE.', 'Nothing was written.')
 
 # %% ../nbs/63_page.ipynb #18858067
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # python -m mhcvse.page

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from .core import InputError, project_root, short_path
+from .core import InputError, project_root, run_command, short_path
 from .store import EXTRAS, SPLITS, Store, check_store, lengths
 from .merge import merge_stores
 from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
@@ -374,12 +374,8 @@ def main(
 ):
     "Run a command: 0 when all is well, 1 when `check` finds something wrong, 2 with one paragraph about bad input, 130 when interrupted."
     a = make_parser().parse_args(argv)
-    try: return a.run(a) or 0
-    except InputError as e: said, status = str(e), 2
-    except OSError as e: said, status = f'{e}. When the disk or the permission is mended, the same command goes on where it was.', 2
-    except KeyboardInterrupt: said, status = 'interrupted. What is done is kept: the same command goes on from there.', 130
-    print('mhcvse-prepare:', ' '.join(said.split()), file=sys.stderr)
-    return status
+    return run_command('mhcvse-prepare', lambda: a.run(a), 'When the disk or the permission is mended, the same command goes on where it was.',
+                       'What is done is kept: the same command goes on from there.')
 
 # %% ../nbs/62_prepare.ipynb #0f95a3e4
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # python -m mhcvse.prepare

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, content_hash, length_mask, one_of, read_json, short_path, write_json
+from .core import InputError, atomic_path, content_hash, length_mask, one_of, read_json, run_command, short_path, write_json
 from .config import to_dict
 from .runs import load_weights, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
@@ -728,17 +728,12 @@ def main(
     parser = make_parser()
     a = parser.parse_args(argv)
     if sum(x is not None for x in (a.sentence, a.captions, a.similar)) != 1: parser.error('give one of SENTENCE, --captions IMAGE and --similar IMAGE')
-    try:
+    def answer():
         search, hits, picture = ask(a)
         print(listing(search, hits))
         if a.html:
             with atomic_path(a.html) as tmp: tmp.write_bytes(page(search, hits, picture).encode('utf-8', 'replace'))
-        return 0
-    except InputError as e: said, status = str(e), 2
-    except OSError as e: said, status = f'{e}.', 2
-    except KeyboardInterrupt: said, status = 'interrupted.', 130
-    print('mhcvse-search:', ' '.join(said.split()), file=sys.stderr)
-    return status
+    return run_command('mhcvse-search', answer)
 
 # %% ../nbs/60_search.ipynb #f0e88ceb
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # python -m mhcvse.search
