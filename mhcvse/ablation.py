@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from .core import InputError, atomic_path, bar_file, content_hash, did_you_mean
+from .core import InputError, atomic_path, bar_file, content_hash
 from .config import Config, PRESETS
 from .runs import git_commit, hardware
 from .metrics import flat
@@ -54,6 +54,9 @@ class Arm(NamedTuple):
     group: str    # which question it belongs to
     changes: dict # dotted overrides on top of the recipe
 
+# %% ../nbs/51_ablation.ipynb #1ac575b7
+CONSTANT = {'train.schedule': 'step', 'train.step_epochs': 99} # a step that never comes
+
 # %% ../nbs/51_ablation.ipynb #db638ede
 def core_arms():
     "The two ends, each part added to CVSE, each taken from MH-CVSE, and the step between."
@@ -72,7 +75,7 @@ def setting_arms():
     for f in ('concat', 'adap_sum', 'adap_sum_scalar', 'weight_sum_generator'): yield Arm(f'fusion: {f}', 'fusion', {'model.fusion': f})
     for h in (1, 2, 4, 16): yield Arm(f'{h} head' + 's'*(h > 1), 'heads', {'model.heads': h})
     yield Arm('schedule: restarts', 'schedule', {'train.schedule': 'restarts'})
-    yield Arm('schedule: constant', 'schedule', {'train.schedule': 'step', 'train.step_epochs': 99})
+    yield Arm('schedule: constant', 'schedule', CONSTANT)
     yield Arm('CVSE + batch norm, constant rate', 'schedule', mix() | {'train.step_epochs': 99})
     for w, r in (('prose', 'sum'), ('printed', 'mean'), ('prose', 'mean'), ('fixed', 'mean')):
         yield Arm(f'weights: {w}, {r}', 'weights', {'loss.weighting': w, 'loss.reduction': r})
@@ -82,7 +85,6 @@ def setting_arms():
     yield Arm('captions without stop words', 'concepts', {'data.caption_words': 'content'})
 
 # %% ../nbs/51_ablation.ipynb #b8aa6f0e
-CONSTANT = {'train.schedule': 'step', 'train.step_epochs': 99}
 def system_arms():
     "The predecessor and the baseline under three schedules, and what the batch norm does."
     for name, preset in (('CVSE', 'cvse'), ('VSE++', 'vsepp')):
