@@ -58,10 +58,11 @@ def masked_mean(
     x,         # (B, N, D)
     mask=None, # (B, N) True where real; None: all are
 ):
-    "(B, D) mean over the real positions."
-    if mask is None: return x.mean(1)
+    "(B, D) mean over the real positions, in float32 at least."
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if mask is None: return x.mean(1, dtype=dtype)
     m = mask.to(x.dtype).unsqueeze(-1)
-    return (x*m).sum(1)/m.sum(1).clamp(min=1)
+    return (x*m).sum(1, dtype=dtype)/mask.sum(1).clamp(min=1).unsqueeze(-1)
 
 # %% ../nbs/00_core.ipynb #d8f12a8c
 def masked_max(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from .core import InputError, length_mask
-from .encoders import ImageEncoder, TextEncoder
+from .encoders import ImageEncoder, TextEncoder, side_by_side
 from .attention import InstanceHead
 from .graph import ConceptEncoder
 from .consensus import ConsensusHead
@@ -69,7 +69,7 @@ class MHCVSE(nn.Module):
     def forward(self, batch):
         "(`Embedding` of the batch's images, `Embedding` of its captions); the concept table is computed once."
         Z = self.concepts()
-        return self.encode_image(batch.features, batch.region_mask, Z), self.encode_text(batch.words, batch.lengths, batch.labels, Z)
+        return side_by_side(lambda: self.encode_image(batch.features, batch.region_mask, Z), lambda: self.encode_text(batch.words, batch.lengths, batch.labels, Z), batch.features.device)
 
 # %% ../nbs/25_model.ipynb #3a80e429
 def add_consensus(

@@ -113,7 +113,9 @@ class StepRecorder:
         "A step: the first of its shape as it is, the second recorded, then replayed; its `LossParts`."
         batch = batch._replace(lengths=batch.lengths.to(batch.words.device, non_blocking=True))
         key = negatives, *(None if x is None else x.shape for x in batch)
-        if key not in self.seen: self.seen.add(key); return self.aside(batch, negatives)
+        if key not in self.seen:
+            self.seen.add(key); parts = self.aside(batch, negatives)
+            return unpack_parts(pack_parts(parts), list(parts.weights))   # without the graph of the step, which must not stay alive while another is recorded
         if key not in self.graphs: self.graphs[key] = self.record(batch, negatives)
         graph, static, out, names = self.graphs[key]
         for s, x in zip(static, batch):
