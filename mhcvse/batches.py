@@ -239,9 +239,10 @@ TrainBatches.order = epoch_order
 def epoch_batches(
     batches, # the `TrainBatches`
     k,       # the epoch, from 0
+    start=0, # the first of its batches that is wanted
 ):
     "The batches of epoch k; the incomplete last one is dropped."
-    parts = batches.order(k).split(batches.batch_size)[:len(batches)]
+    parts = batches.order(k).split(batches.batch_size)[start:len(batches)]
     return map(batches.batch, parts) if batches.features.place == 'device' else ahead(batches.batch, parts)
 TrainBatches.epoch = epoch_batches
 

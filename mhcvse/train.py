@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'Trainer', 'train_step',
-           'collapsed', 'run_epoch', 'Run', 'write_start', 'epoch_line', 'validate', 'fit', 'load_run', 'find_store',
-           'check_weights', 'peak_memory', 'estimate']
+           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
+           'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'state_of', 'restore', 'differences',
+           'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'Keeper', 'fork_state', 'share', 'begin',
+           'train_epochs', 'fit', 'load_run', 'find_store', 'peak_memory', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
-import contextlib, math, os, statistics, sys, time
+import contextlib, datetime, math, os, statistics, sys, time
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from tqdm import tqdm
 from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file
 from .config import Config
-from .runs import new_run, save_weights, load_weights, manifest
+from .runs import hardware, load_weights, manifest, new_run, run_folders, save_weights
+from .checkpoint import Stop, Stopped, checkpoint_files, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
@@ -145,22 +148,107 @@ def collapsed(
     return at > 0 and abs(loss - at) < .02*at
 
 # %% ../nbs/34_train.ipynb #85fe0c92
+@dataclass
+class Position:
+    "How far a training is, and what the epoch under way has gathered."
+    epoch: int = 0                           # epochs that are finished
+    step: int = 0                            # steps done of the one under way
+    rows: list = field(default_factory=list) # losses and weights of these steps, (2P,) each
+    names: list = field(default_factory=list) # of the P losses
+    seconds: float = 0.                      # these steps took
+    random: dict = None                      # `random_states` after the last of them
+
+# %% ../nbs/34_train.ipynb #31ac0c74
+def run_steps(
+    trainer,       # `Trainer`
+    at,            # `Position`, moved on with each step
+    progress=None, # a tqdm bar over steps
+    after=None,    # called with the `Position` after each step
+):
+    "Do the steps of the epoch that are left."
+    n, start = len(trainer.batches), time.time() - at.seconds
+    for i, batch in enumerate(trainer.batches.epoch(at.epoch, at.step), at.step):
+        parts = trainer.step(batch, at.epoch + i/n)
+        at.names = list(parts.weights)
+        at.rows.append(torch.stack([x.detach() for n in at.names for x in (getattr(parts, n), parts.weights[n])]))
+        at.step, at.seconds = i + 1, time.time() - start
+        if progress is not None: progress.update()
+        if after is not None: after(at)
+
+# %% ../nbs/34_train.ipynb #14be5779
+def bad_images(
+    trainer, # `Trainer`
+    k,       # the epoch, from 0
+    step,    # the step, from 0
+):
+    "Names of the images of a step's batch whose features are not finite."
+    size, split = trainer.batches.batch_size, trainer.task.split('train').split
+    images = trainer.batches.link[trainer.batches.order(k)[size*step:size*(step + 1)].to(trainer.batches.link.device)].cpu().unique()
+    return [split.names[i] for i in images[~split.features(images).isfinite().all(-1).all(-1)]]
+
+# %% ../nbs/34_train.ipynb #f726cc18
+def check_finite(
+    trainer, # `Trainer`
+    at,      # `Position`
+):
+    "Raise `InputError` when a loss or a weight is not a finite number, and say where it began."
+    bad = ~torch.stack(at.rows).isfinite() if at.rows else torch.zeros(0, 2).bool()
+    first = int(bad.any(1).nonzero()[0]) if bad.any() else None
+    name = next((k for k, v in trainer.model.state_dict().items() if v.is_floating_point() and not v.isfinite().all()), None)
+    if first is None and name is None: return
+    step = at.step - 1 if first is None else at.step - len(at.rows) + first
+    images = bad_images(trainer, at.epoch, step)
+    what = f"the features of {', '.join(images[:3])} are not finite numbers" if images else f"the weights '{name}' are no longer finite" if first is None else f"the {at.names[int(bad[first].nonzero()[0])//2]} loss is not a finite number"
+    cure = 'Write the store again without them (`check_store` reads all).' if images else f'Lower train.lr={trainer.cfg.train.lr} or train.grad_norm={trainer.cfg.train.grad_norm}, or use train.precision=float32.'
+    raise InputError(f"epoch {at.epoch + 1}, step {step + 1}: {what}. {cure}")
+
+# %% ../nbs/34_train.ipynb #66614a3d
+def set_batch(
+    trainer, # `Trainer`
+    size,    # B
+):
+    "Make batches of this size from now on."
+    trainer.batches.batch_size, trainer.cfg = size, trainer.cfg.override({'train.batch_size': size})
+    trainer.batches.buffers.clear()
+    trainer.opt.zero_grad(set_to_none=True)
+    if trainer.device.type == 'cuda': torch.cuda.empty_cache()
+
+# %% ../nbs/34_train.ipynb #63c926fb
+def halve_batch(
+    trainer, # `Trainer`
+    at,      # `Position`, counted in the new steps afterwards
+    progress=None, # a tqdm bar over steps
+):
+    "Go on with half of the batch, where that is allowed; else an `InputError` with what helps."
+    size, where = trainer.batches.batch_size, f'epoch {at.epoch + 1}, step {at.step + 1}: the memory of the device ({trainer.device}) does not suffice for train.batch_size={trainer.batches.batch_size}'
+    if not trainer.cfg.train.halve_batch or size < 4:
+        raise InputError(f"{where}. Less is needed with train.batch_size={size//2}, train.precision=bfloat16, train.half_features=true or a smaller model.embed_dim; with train.halve_batch=true the same run goes on with half of the batch.")
+    print(f'{where}: going on with {size//2}.')
+    set_batch(trainer, size//2)
+    at.step = -(-at.step*size//(size//2))
+    if progress is not None: progress.total, progress.n = 2*progress.total, 2*progress.n
+
+# %% ../nbs/34_train.ipynb #1a3556c3
 def run_epoch(
     trainer,       # `Trainer`
     k,             # the epoch, from 0
     progress=None, # a tqdm bar over steps
+    at=None,       # `Position` in it to go on from; None: its beginning
+    after=None,    # called with the `Position` after each step
 ):
     "Train on every caption once; the epoch's mean losses and weights by name, its learning rate and seconds."
-    n, start, rows = len(trainer.batches), time.time(), []
+    at = at or Position(k)
     trainer.model.train()
     with seeded(int(torch.randint(2**31, (1,), generator=generator(trainer.cfg.train.seed, 'dropout', k)))):
-        for i, batch in enumerate(trainer.batches.epoch(k)):
-            parts = trainer.step(batch, k + i/n)
-            rows.append(torch.stack([x.detach() for n in parts.weights for x in (getattr(parts, n), parts.weights[n])]))
-            if progress is not None: progress.update()
-    mean, names = torch.stack(rows).double().mean(0).tolist(), list(parts.weights)
-    if not all(map(math.isfinite, mean)): raise InputError(f"epoch {k + 1}: a loss is not a finite number. Check the features for NaN (`check_store`), or lower train.lr={trainer.cfg.train.lr}.")
-    return dict(epoch=k + 1, loss=dict(zip(names, mean[::2])), weight=dict(zip(names, mean[1::2])), lr=trainer.opt.param_groups[0]['lr'], seconds=time.time() - start)
+        if at.step and at.random: set_random_states(at.random, trainer.device)
+        while True:
+            try: run_steps(trainer, at, progress, after); break
+            except torch.OutOfMemoryError: pass   # what the step held is free again only after this line
+            halve_batch(trainer, at, progress)
+    check_finite(trainer, at)
+    mean = torch.stack(at.rows).double().mean(0).tolist()
+    return dict(epoch=k + 1, loss=dict(zip(at.names, mean[::2])), weight=dict(zip(at.names, mean[1::2])), lr=trainer.opt.param_groups[0]['lr'],
+                batch_size=trainer.batches.batch_size, seconds=at.seconds)
 Trainer.epoch = run_epoch
 
 # %% ../nbs/34_train.ipynb #faea0ea2
@@ -219,31 +307,251 @@ def validate(
     return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.time() - start, notice=notice)
 Trainer.validate = validate
 
+# %% ../nbs/34_train.ipynb #816b059b
+def check_weights(
+    path,  # the run's folder, for the message
+    state, # name -> tensor, as read
+    model, # the model they should fit
+):
+    "`state`, or an `InputError` that names the first tensor that does not fit the model."
+    want = model.state_dict()
+    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: model.safetensors {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run.")
+    for k, v in want.items():
+        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's.")
+    return state
+
+# %% ../nbs/34_train.ipynb #04348942
+def state_of(
+    trainer, # `Trainer`
+    run,     # `Run`
+    best,    # name -> tensor, the weights of the best epoch
+    at,      # `Position`
+):
+    "(tensors, state): what a checkpoint of a training holds."
+    parts = dict(model=trainer.model.state_dict(), best=best, random=random_states(trainer.device))
+    parts |= {f'optimizer.{i}': s for i, s in trainer.opt.state_dict()['state'].items()}
+    tensors = {f'{part}.{k}': torch.as_tensor(v) for part, values in parts.items() for k, v in values.items()}
+    if at.rows: tensors['losses'] = torch.stack(at.rows)
+    return tensors, dict(epoch=at.epoch, step=at.step, steps=len(trainer.batches), names=at.names, seconds=at.seconds, batch_size=trainer.batches.batch_size,
+                         lr=[float(g['lr']) for g in trainer.opt.param_groups], history=run.history, config=run.cfg.to_dict(), hashes=run.task.hashes())
+
+# %% ../nbs/34_train.ipynb #d1ac18dd
+def restore(
+    trainer, # `Trainer`
+    run,     # `Run`, its history is filled
+    tensors, # from `state_of`
+    state,   # from `state_of`
+):
+    "Put a training where it was; (weights of the best epoch, `Position`)."
+    part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + '.')}
+    run.history[:] = state['history']
+    if model := part('model'): trainer.model.load_state_dict(check_weights(run.path, model, trainer.model))
+    groups = trainer.opt.state_dict()['param_groups']
+    moments = {i: part(f'optimizer.{i}') for g in groups for i in g['params']}
+    trainer.opt.load_state_dict(dict(state={i: m for i, m in moments.items() if m}, param_groups=[g | dict(lr=lr) for g, lr in zip(groups, state['lr'])]))
+    if state['batch_size'] != trainer.batches.batch_size: set_batch(trainer, state['batch_size'])
+    rows = list(tensors['losses'].to(trainer.device)) if 'losses' in tensors else []
+    return part('best'), Position(state['epoch'], state['step'], rows, state['names'], state['seconds'], part('random'))
+
+# %% ../nbs/34_train.ipynb #0d1a0bef
+def differences(
+    old,        # `Config` of the run that is there
+    old_hashes, # `Task.hashes` of it
+    cfg,        # `Config` now
+    hashes,     # `Task.hashes` now
+):
+    "What differs, as a list of 'name: old → new'; upkeep does not count."
+    counts = [n for n, f in Config.names().items() if f.metadata['source'] != 'upkeep']
+    return [f'{n}: {old.get(n)!r} → {cfg.get(n)!r}' for n in counts if old.get(n) != cfg.get(n)] + [
+        f'{k} (content hash): {old_hashes[k]} → {hashes[k]}' for k in hashes if old_hashes.get(k) != hashes[k]]
+
+# %% ../nbs/34_train.ipynb #434b020d
+def where(
+    state, # of a checkpoint
+):
+    "How far it is, in words."
+    return f"epoch {state['epoch'] + 1}, step {state['step']} of {state['steps']}" if state['step'] else f"epoch {state['epoch']}"
+
+# %% ../nbs/34_train.ipynb #8f1518b8
+def is_finished(
+    history, # rows of epochs
+    cfg,     # `TrainConfig`
+):
+    "Whether training is at its end: all epochs, or `patience` of them without a better one."
+    best = max((r['epoch'] for r in history if r['best']), default=0)
+    return bool(history) and (history[-1]['epoch'] >= cfg.epochs or history[-1]['epoch'] - best >= cfg.patience)
+
+# %% ../nbs/34_train.ipynb #d0ec3ce5
+def find_state(
+    path, # a run's folder
+):
+    "(tensors, state) to go on from in a folder: the newest good checkpoint, or the weights and history of a finished training; None when there is nothing."
+    if found := latest_checkpoint(path): return found
+    if not (path/'history.json').exists(): return None
+    cfg, history = Config.load(path/'config.json'), read_json(path/'history.json')
+    if not is_finished(history, cfg.train):
+        raise InputError(f"{short_path(path)} holds a run that ended after epoch {len(history)} and left no checkpoint, so it cannot go on: delete the folder, or choose another one.")
+    best = {f'best.{k}': v for k, v in load_weights(path/'model.safetensors').items()}
+    return best, dict(epoch=len(history), step=0, steps=0, names=[], seconds=0., batch_size=history[-1].get('batch_size', cfg.train.batch_size), lr=[history[-1]['lr']]*2,
+                      history=history, config=cfg.to_dict(), hashes=read_json(path/'manifest.json')['hashes'])
+
+# %% ../nbs/34_train.ipynb #c7d0efeb
+def check_goes_on(
+    path,  # the run's folder
+    state, # of the checkpoint in it
+    run,   # the `Run` that is to go on from it
+):
+    "Raise `InputError` with the differences unless the checkpoint is of this very run."
+    changed = differences(Config.from_dict(state['config']), state['hashes'], run.cfg, run.task.hashes())
+    if not changed: return
+    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings: {'; '.join(changed)}. To go on with it, give the old settings. "
+                     f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one. To go on from its weights with the new settings in a new folder: -p fork True.")
+
+# %% ../nbs/34_train.ipynb #e61be2f3
+def note(
+    path, # the run's folder
+    key,  # of the manifest
+    what, # to be added to the list there
+):
+    "Add an entry to a list in the manifest."
+    about = read_json(path/'manifest.json')
+    write_json(path/'manifest.json', about | {key: about.get(key, []) + [what]})
+
+# %% ../nbs/34_train.ipynb #aa37c7e6
+class Keeper:
+    "Keeps a training in its run's folder while it goes on, and ends it when a signal asks for that; without a folder it does nothing."
+    def __init__(self, run, trainer, stop):
+        self.run, self.trainer, self.stop, self.best, self.saved = run, trainer, stop, {}, time.monotonic()
+
+    def save(self, at):
+        "Write a checkpoint, unless something in it is not finite."
+        check_finite(self.trainer, at)
+        save_checkpoint(self.run.path, *state_of(self.trainer, self.run, self.best, at))
+        self.saved = time.monotonic()
+
+    def leave(self, at):
+        "Raise `Stopped`; the training is saved."
+        state = dict(epoch=at.epoch, step=at.step, steps=len(self.trainer.batches))
+        raise Stopped(f'stopped by {self.stop.name} after {where(state)}; saved in {short_path(self.run.path)}. To go on, start the same again.')
+
+    def after_step(self, at):
+        "Write a checkpoint when it is time; leave when asked."
+        if self.run.path is None: return
+        if self.stop.asked or time.monotonic() - self.saved >= 60*self.run.cfg.train.checkpoint_minutes: self.save(at)
+        if self.stop.asked: self.leave(at)
+
+    def validate(self, row, at):
+        "The row with the validation metrics; a signal leaves at once."
+        best = max((r['dev']['mR'] for r in self.run.history), default=-1.)
+        try:
+            with self.stop.at_once(): return self.trainer.validate(row, best)
+        except Stopped:
+            if self.run.path is None: raise
+            self.save(at); self.leave(at)
+
+    def after_epoch(self, at, row):
+        "Write checkpoint, weights and history; leave when asked, unless this was the last epoch."
+        if row['best']: self.best = {k: v.detach().clone() for k, v in self.trainer.model.state_dict().items()}
+        if self.run.path is None: return
+        self.save(at)
+        self.write()
+        if self.stop.asked and not is_finished(self.run.history, self.run.cfg.train): self.leave(at)
+
+    def write(self):
+        "Write the best weights and the history, which a checkpoint has both."
+        save_weights(self.run.path/'model.safetensors', self.best)
+        write_json(self.run.path/'history.json', self.run.history)
+
+# %% ../nbs/34_train.ipynb #381bb87f
+def fork_state(
+    path, # the folder of the run to go on from
+    run,  # the new `Run`
+):
+    "(tensors, state, what the manifest says of it) for a new run with other settings; `InputError` when these do not allow it."
+    if not (found := latest_checkpoint(path)): raise InputError(f"fork: {short_path(path)} has no checkpoint to go on from.")
+    tensors, state = found
+    old, hashes, new = Config.from_dict(state['config']), run.task.hashes(), run.cfg
+    fixed = differences(old, state['hashes'], old.override({'eval.protocol': new.eval.protocol}), hashes)
+    if fixed: raise InputError(f"fork: a run goes on with the data, words and protocol it began with, and these differ: {'; '.join(fixed)}. Begin anew, in another folder.")
+    if state['epoch'] >= new.train.epochs: raise InputError(f"fork: {short_path(path)} has {state['epoch']} epochs behind it, and train.epochs={new.train.epochs}: set it higher.")
+    about = dict(run=Path(path).name, config=old.hash, after=where(state), changed=differences(old, state['hashes'], new, hashes))
+    if (old.train.seed, state['batch_size']) != (new.train.seed, new.train.batch_size):
+        tensors, state = {k: v for k, v in tensors.items() if k != 'losses'}, state | dict(step=0, seconds=0., names=[], batch_size=new.train.batch_size)
+    return tensors, state, about
+
+# %% ../nbs/34_train.ipynb #f366ded8
+def share(
+    trainer, # `Trainer`
+    value,   # anything, of the main process
+):
+    "What the main process has, in all processes; with one process, the value."
+    return value
+Trainer.share = share
+
+# %% ../nbs/34_train.ipynb #02e1d2dc
+def begin(
+    run,       # `Run`
+    trainer,   # `Trainer`
+    fork=None, # the folder of another run to go on from
+    info={},   # for the manifest
+):
+    "Write what a new run's folder holds, or find where an unfinished one goes on; (weights of the best epoch, `Position`)."
+    found = None
+    if run.path:
+        clear_leftovers(run.path)
+        if found := find_state(run.path):
+            check_goes_on(run.path, found[1], run)
+            print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if is_finished(found[1]['history'], run.cfg.train) else f'going on after {where(found[1])}.'))
+            note(run.path, 'resumed', dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device)))
+        else:
+            if found := fork_state(fork, run) if fork else None: check_weights(fork, {k[6:]: v for k, v in found[0].items() if k.startswith('model.')}, trainer.model)
+            write_start(run, trainer.device, **info, **(dict(forked=found[2]) if found else {}))
+    found = trainer.share(found and found[:2])
+    return restore(trainer, run, *found) if found else ({}, Position())
+
+# %% ../nbs/34_train.ipynb #d236418f
+def train_epochs(
+    run,    # `Run`
+    keeper, # its `Keeper`
+    at,     # `Position` to begin from
+    show,   # whether to show a bar and a line per epoch
+):
+    "The epochs that are left, with validation after each."
+    cfg, trainer, n, out = run.cfg, keeper.trainer, len(keeper.trainer.batches), bar_file()
+    with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit=' steps', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
+        for k in range(at.epoch, cfg.train.epochs):
+            if is_finished(run.history, cfg.train): break
+            row = keeper.validate(trainer.epoch(k, bar, at, keeper.after_step), at)
+            run.history.append(row)
+            at = Position(k + 1)
+            keeper.after_epoch(at, row)
+            if show: (out.log if out else tqdm.write)(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
+
 # %% ../nbs/34_train.ipynb #75dccd29
 def fit(
     cfg,          # `Config`
     task,         # `Task`
-    path=None,    # the run's folder (from `new_run`); None: nothing is written
+    path=None,    # the run's folder (from `open_run`); None: nothing is written
     show=True,    # whether to show a bar and a line per epoch
     trainer=None, # what trains; None: a `Trainer` in this process alone
+    fork=None,    # the folder of another run, to begin from its newest checkpoint
     **info,       # more for the manifest
 ):
-    "Train, keep the weights of the best validation mR, stop early; the `Run` with these weights."
-    if trainer is None:
-        with same_bits(cfg.train, pick_device(cfg.train.device)): return fit(cfg, task, path, show, Trainer(cfg, task), **info)
-    run, best, state = Run(cfg, task, trainer.model, path=Path(path) if path else None), -1., None
-    if path: write_start(run, trainer.device, **info)
-    out = bar_file()
-    with tqdm(total=cfg.train.epochs*len(trainer.batches), unit=' steps', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
-        for k in range(cfg.train.epochs):
-            row = trainer.validate(trainer.epoch(k, bar), best)
-            run.history.append(row)
-            if row['best']: best, state = row['dev']['mR'], {n: v.detach().clone() for n, v in run.model.state_dict().items()}
-            if path: write_json(run.path/'history.json', run.history)
-            if path and row['best']: save_weights(run.path/'model.safetensors', state)
-            if show: (out.log if out else tqdm.write)(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
-            if row['epoch'] - run.best['epoch'] >= cfg.train.patience: break
-    run.model.load_state_dict(state)
+    "Train, keep the weights of the best validation mR, stop early; the `Run` with these weights. Where the folder holds an unfinished run, it goes on."
+    with contextlib.ExitStack() as stack:
+        stop = Stop()
+        if path:
+            Path(path).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_folder(path)); stop = stack.enter_context(stop_signals())
+        if trainer is None: stack.enter_context(same_bits(cfg.train, pick_device(cfg.train.device)))
+        with stop.at_once():   # nothing is lost yet
+            trainer = trainer or Trainer(cfg, task)
+            run = Run(cfg, task, trainer.model, path=Path(path) if path else None)
+            keeper = Keeper(run, trainer, stop)
+            keeper.best, at = begin(run, trainer, fork, info)
+        train_epochs(run, keeper, at, show)
+        run.model.load_state_dict(keeper.best)
+        if path and checkpoint_files(path): keeper.write(); clear_checkpoints(path)
     return run
 
 # %% ../nbs/34_train.ipynb #be14f7b6
@@ -276,19 +584,6 @@ def find_store(
         if store.hash == about['hashes']['data']: return store
         raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
     raise InputError(f"{path} was trained on {about['store']['file']}, which is not there: give the store, load_run(path, store=Store(…)).")
-
-# %% ../nbs/34_train.ipynb #816b059b
-def check_weights(
-    path,  # the run's folder, for the message
-    state, # name -> tensor, as read
-    model, # the model they should fit
-):
-    "`state`, or an `InputError` that names the first tensor that does not fit the model."
-    want = model.state_dict()
-    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: model.safetensors {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run.")
-    for k, v in want.items():
-        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's.")
-    return state
 
 # %% ../nbs/34_train.ipynb #931a6964
 def peak_memory(
