@@ -7,7 +7,8 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
            'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'state_of', 'restore', 'differences',
            'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'Keeper', 'fork_state', 'share', 'begin',
-           'train_epochs', 'fit', 'load_run', 'find_store', 'peak_memory', 'estimate']
+           'train_epochs', 'fit', 'is_unfinished', 'run_differences', 'find_unfinished', 'open_run', 'load_run',
+           'find_store', 'peak_memory', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, math, os, statistics, sys, time
@@ -399,10 +400,11 @@ def find_state(
 def check_goes_on(
     path,  # the run's folder
     state, # of the checkpoint in it
-    run,   # the `Run` that is to go on from it
+    cfg,   # `Config` now
+    hashes, # `Task.hashes` now, or some of them
 ):
     "Raise `InputError` with the differences unless the checkpoint is of this very run."
-    changed = differences(Config.from_dict(state['config']), state['hashes'], run.cfg, run.task.hashes())
+    changed = differences(Config.from_dict(state['config']), state['hashes'], cfg, hashes)
     if not changed: return
     raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings: {'; '.join(changed)}. To go on with it, give the old settings. "
                      f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one. To go on from its weights with the new settings in a new folder: -p fork True.")
@@ -500,7 +502,7 @@ def begin(
     if run.path:
         clear_leftovers(run.path)
         if found := find_state(run.path):
-            check_goes_on(run.path, found[1], run)
+            check_goes_on(run.path, found[1], run.cfg, run.task.hashes())
             print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if is_finished(found[1]['history'], run.cfg.train) else f'going on after {where(found[1])}.'))
             note(run.path, 'resumed', dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device)))
         else:
@@ -553,6 +555,52 @@ def fit(
         run.model.load_state_dict(keeper.best)
         if path and checkpoint_files(path): keeper.write(); clear_checkpoints(path)
     return run
+
+# %% ../nbs/34_train.ipynb #bf13fe18
+def is_unfinished(
+    path, # a folder
+):
+    "Whether a run was begun in it and never tested."
+    return (path/'manifest.json').exists() and not (path/'metrics.json').exists()
+
+# %% ../nbs/34_train.ipynb #ed265690
+def run_differences(
+    path,   # a run's folder
+    cfg,    # `Config` now
+    hashes, # `Task.hashes` now, or some of them
+):
+    "What differs between the run in a folder and one with these settings."
+    return differences(Config.load(path/'config.json'), read_json(path/'manifest.json')['hashes'], cfg, hashes)
+
+# %% ../nbs/34_train.ipynb #45b80d66
+def find_unfinished(
+    out_dir,    # the folder that holds runs
+    name,       # what the run is called
+    cfg,        # `Config`
+    store,      # `Store`
+    fork=False, # whether to begin with the weights of the newest unfinished run, with other settings
+):
+    "(folder of the unfinished run with these settings, folder to fork from), None for what there is not; `InputError` when the newest is unfinished and has other settings."
+    folders, hashes = run_folders(out_dir, name)[::-1], dict(data=store.hash)
+    for path in filter(is_unfinished, folders):
+        if not run_differences(path, cfg, hashes): return path, None
+    newest = next(iter(folders), None)
+    left = newest if newest and is_unfinished(newest) and checkpoint_files(newest) and not is_held(newest) else None
+    if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave it out.")
+    if left and not fork: check_goes_on(left, latest_checkpoint(left)[1], cfg, hashes)
+    return None, left
+
+# %% ../nbs/34_train.ipynb #b6a64107
+def open_run(
+    out_dir,    # the folder that holds runs
+    name,       # what the run is called
+    cfg,        # `Config`
+    store,      # `Store`
+    fork=False, # whether to begin with the weights of the newest unfinished run, with other settings
+):
+    "(folder, folder to fork from or None) for `fit`: that of the unfinished run of this name and these settings, or a new one."
+    path, left = find_unfinished(out_dir, name, cfg, store, fork)
+    return path or new_run(out_dir, name), left
 
 # %% ../nbs/34_train.ipynb #be14f7b6
 def load_run(
