@@ -142,6 +142,8 @@ class TrainConfig(Group):
     precision: str = opt('float32', 'float32, or bfloat16 autocast', 'protocol', ('float32', 'bfloat16'))
     device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda', 'protocol', ('auto', 'cpu', 'cuda'))
     compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
+    record: bool = opt(True, 'on a GPU: record a training step as a CUDA graph for each length of captions, and replay it', 'speed')
+    word_step: int = opt(8, 'in recorded steps, captions are padded to a multiple of this many words', 'speed', low=1)
     half_features: bool = opt(False, 'keep training features in half precision, whatever they are stored in: half of the memory, three digits', 'speed')
     deterministic: bool = opt(False, 'only algorithms that give the same bits every time: slower on a GPU; on a CPU the bits are the same anyway', 'speed')
     checkpoint_minutes: float = opt(10., 'minutes between checkpoints within an epoch; one is always written after each epoch', 'upkeep', low=0.)

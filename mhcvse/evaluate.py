@@ -37,12 +37,13 @@ def embed_images(
     model,  # `MHCVSE`
     ts,     # `TaskSplit`
     cfg,    # `Config`
+    source=None, # a `FeatureSource` of the split that is kept; None: read from the file
 ):
     "`Embedding` of the split's images (I,D), in order."
     device, training = next(model.parameters()).device, model.training
     model.eval()
     Z = model.concepts()
-    out = [model.encode_image(x, mask, Z) for x, mask in image_batches(ts.split, cfg.eval.batch_size, device, cfg.data.feature_norm)]
+    out = [model.encode_image(x, mask, Z) for x, mask in image_batches(ts.split, cfg.eval.batch_size, device, cfg.data.feature_norm, source)]
     model.train(training)
     return stack(out)
 
@@ -103,11 +104,12 @@ def embed_split(
     ts,       # `TaskSplit`
     cfg,      # `Config`
     protocol, # 'inductive', 'transductive' or 'oracle'
+    source=None, # a `FeatureSource` of the split that is kept; None: read from the file
 ):
     "(`Embedding` of the images, `Embedding` of the captions) of a split under a protocol."
     one_of(protocol, PROTOCOLS, 'eval.protocol')
     read = lambda labels: embed_captions(model, ts.captions, labels, cfg.eval.batch_size)
-    img, txt = embed_images(model, ts, cfg), read(ts.image_labels if protocol == 'oracle' else ts.labels)
+    img, txt = embed_images(model, ts, cfg, source), read(ts.image_labels if protocol == 'oracle' else ts.labels)
     if protocol != 'transductive' or ts.labels is None: return img, txt
     return img, read(complete_labels(img, txt, ts.labels.to(txt.fused.device), cfg.model.consensus_score))
 
@@ -155,10 +157,11 @@ def evaluate(
     cfg,           # `Config`: protocol, batch size, resamples
     protocol=None, # instead of the config's
     resamples=None, # instead of the config's; 0: no intervals
+    source=None,    # a `FeatureSource` of the split that is kept from one evaluation to the next; None: read from the file
 ):
     "Rank all images against all captions of a split, both ways."
     protocol = protocol or cfg.eval.protocol
-    return rank_embeddings(*embed_split(model, ts, cfg, protocol), ts.caption_image, cfg, protocol, resamples)
+    return rank_embeddings(*embed_split(model, ts, cfg, protocol, source), ts.caption_image, cfg, protocol, resamples)
 
 # %% ../nbs/33_evaluate.ipynb #d7c7a680
 def protocol_results(
