@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'random_states', 'set_random_states', 'checkpoint_files', 'save_checkpoint',
            'latest_checkpoint', 'clear_leftovers', 'clear_checkpoints', 'hold_folder', 'is_held', 'Stopped', 'Stop',
-           'stop_signals']
+           'AnyNumber', 'outlive_parent', 'stop_signals']
 
 # %% ../nbs/34_checkpoint.ipynb #7b06a8a9
 import contextlib, json, os, random, signal, sys, threading, time
@@ -152,7 +152,7 @@ class Stopped(KeyboardInterrupt):
 # %% ../nbs/34_checkpoint.ipynb #66406a09
 class Stop:
     "Which signal has asked for an end."
-    def __init__(self): self.asked, self.time, self.soon = None, 0., False
+    def __init__(self): self.asked, self.time, self.soon, self.parent = None, 0., False, None
     def __call__(self, number, frame):
         "Note the first signal; leave at the second, or when leaving costs nothing."
         first, near = self.asked is None, time.monotonic() - self.time < 1
@@ -160,6 +160,10 @@ class Stop:
         if first: self.asked, self.time = number, time.monotonic()
         if not first or self.soon: raise Stopped(f'stopped by {self.name}')
         with contextlib.suppress(RuntimeError, OSError): print(f'{self.name}: the step is finished, then training is saved. Once more to leave at once, without.', file=sys.stderr, flush=True)
+    def due(self):
+        "Whether an end is asked for: by a signal, or because the program is gone that this process belongs to."
+        if self.parent and self.asked is None and os.getppid() != self.parent: self.asked, self.time = signal.SIGTERM, time.monotonic()
+        return self.asked is not None
     @property
     def name(self):
         "What the signal is called."
@@ -171,6 +175,24 @@ class Stop:
         try: yield
         finally: self.soon = False
 
+# %% ../nbs/34_checkpoint.ipynb #fedf2b2e
+class AnyNumber:
+    "A number that no other differs from."
+    def __ne__(self, other): return False
+
+# %% ../nbs/34_checkpoint.ipynb #e4a65c25
+@contextlib.contextmanager
+def outlive_parent(
+    stop, # `Stop`
+):
+    "In a notebook's kernel, have `stop` notice that the parent is gone, before the kernel does; elsewhere nothing."
+    app = sys.modules.get('ipykernel.kernelapp')
+    poller = app.IPKernelApp.instance().poller if app and app.IPKernelApp.initialized() else None
+    if not getattr(poller, 'parent_pid', None): yield; return
+    stop.parent, kept, poller.parent_pid = os.getppid(), poller.parent_pid, AnyNumber()
+    try: yield
+    finally: poller.parent_pid = kept
+
 # %% ../nbs/34_checkpoint.ipynb #f236231e
 @contextlib.contextmanager
 def stop_signals():
@@ -179,6 +201,6 @@ def stop_signals():
     try:
         if threading.current_thread() is threading.main_thread():
             before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        yield stop
+        with outlive_parent(stop): yield stop
     finally:
         for s, handler in before.items(): signal.signal(s, signal.SIG_DFL if handler is None else handler)

@@ -559,8 +559,9 @@ class Keeper:
     def after_step(self, at):
         "Write a checkpoint when it is time; leave when asked."
         if self.run.path is None: return
-        if self.stop.asked or time.monotonic() - self.saved >= 60*self.run.cfg.train.checkpoint_minutes: self.save(at)
-        if self.stop.asked: self.leave(at)
+        leave = self.stop.due()
+        if leave or time.monotonic() - self.saved >= 60*self.run.cfg.train.checkpoint_minutes: self.save(at)
+        if leave: self.leave(at)
 
     def validate(self, row, at):
         "The row with the validation metrics; a signal leaves at once."
@@ -577,7 +578,7 @@ class Keeper:
         if self.run.path is None: return
         self.save(at)
         self.write()
-        if self.stop.asked and not is_finished(self.run.history, self.run.cfg.train): self.leave(at)
+        if self.stop.due() and not is_finished(self.run.history, self.run.cfg.train): self.leave(at)
 
     def write(self):
         "Write the best weights and the history, which a checkpoint has both."
