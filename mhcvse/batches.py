@@ -307,9 +307,10 @@ TrainBatches.order = epoch_order
 def epoch_batches(
     batches, # the `TrainBatches`
     k,       # the epoch, from 0
+    start=0, # the first of its batches that is wanted
 ):
     "The batches of epoch k; the incomplete last one is dropped."
-    parts = batches.order(k).split(batches.batch_size)[:len(batches)]
+    parts = batches.order(k).split(batches.batch_size)[start:len(batches)]
     if batches.features.place == 'device': return map(batches.batch, parts)
     return ahead(batches.batch, parts) if batches.features.staging is None else on_a_stream(batches.batch, parts, batches.device)
 TrainBatches.epoch = epoch_batches

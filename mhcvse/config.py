@@ -145,6 +145,9 @@ class TrainConfig(Group):
     record: bool = opt(True, 'on a GPU: record a training step as a CUDA graph for each length of captions, and replay it', 'speed')
     word_step: int = opt(4, 'in recorded steps, captions are padded to a multiple of this many words', 'speed', low=1)
     half_features: bool = opt(False, 'keep training features in half precision, whatever they are stored in: half of the memory, three digits', 'speed')
+    deterministic: bool = opt(False, 'only algorithms that give the same bits every time: slower on a GPU; on a CPU the bits are the same anyway', 'speed')
+    checkpoint_minutes: float = opt(10., 'minutes between checkpoints within an epoch; one is always written after each epoch', 'upkeep', low=0.)
+    halve_batch: bool = opt(False, 'when the memory of the device does not suffice, go on with half of the batch; otherwise training ends and says so', 'upkeep')
 
 # %% ../nbs/01_config.ipynb #7780f93b
 @dataclass(frozen=True)
@@ -320,8 +323,8 @@ Config.vsepp = staticmethod(vsepp)
 def config_hash(
     cfg, # a `Config`
 ):
-    "16 hex digits that name the config's contents; what only concerns speed counts where it differs from its default."
-    plain = {n for n, f in Config.names().items() if f.metadata['source'] == 'speed' and cfg.get(n) == f.default}
+    "16 hex digits that name the config's contents; speed counts where it differs from its default, upkeep never."
+    plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or s == 'speed' and cfg.get(n) == f.default}
     return content_hash({g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()})
 Config.hash = property(config_hash)
 

@@ -201,6 +201,6 @@ def run_command(
     try: return f() or 0
     except InputError as e: said, status = str(e), 2
     except OSError as e: said, status = f'{e}. {mend}', 2
-    except KeyboardInterrupt: said, status = f'interrupted. {kept}', 130
+    except KeyboardInterrupt as e: said, status = f'interrupted. {str(e) or kept}', 130
     print(f'{name}:', ' '.join(said.split()), file=sys.stderr, flush=True)
     return status

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from .core import InputError, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
-from .runs import new_run
+from .checkpoint import Stopped, stop_signals
 from .precomp import open_data
 from .scenes import open_scenes
 from .batches import own_part
@@ -26,7 +26,7 @@ from .attention import MaskedNorm
 from .consensus import ConsensusHead
 from .model import Embedding
 from .losses import wide
-from .train import Trainer, epoch_line, fit, load_run, pick_device, validate
+from .train import Trainer, epoch_line, fit, load_run, open_run, pick_device, validate
 
 # %% ../nbs/39_distributed.ipynb #1d999141
 def check_processes(
@@ -47,6 +47,8 @@ def check_shared(
     size, mode = cfg.train.batch_size, cfg.train.compile
     if size < 2*processes:
         raise InputError(f"train.batch_size={size} is the batch of all {processes} processes together and leaves some with less than two pairs: set it to {2*processes} or more, or use at most {max(1, size//2)} processes.")
+    for k in ('deterministic', 'halve_batch'):
+        if processes > 1 and getattr(cfg.train, k): raise InputError(f"train.{k}=true is for one process: with several it has not been tried. Leave it at false.")
     if processes > 1 and mode != 'none': raise InputError(f"train.compile={mode!r} is for one process: compiled parts have not been tried with messages between processes. Set train.compile=none.")
 
 # %% ../nbs/39_distributed.ipynb #8e294c78
@@ -252,6 +254,11 @@ class SharedTrainer(Trainer):
         self.said.add(row['notice'])
         return row
 
+    def share(self, value):
+        "What the main process has."
+        from accelerate.utils import broadcast_object_list
+        return broadcast_object_list([value])[0]
+
 # %% ../nbs/39_distributed.ipynb #72dcf881
 def check_same(
     found, # for each process, a dict of hashes
@@ -272,8 +279,12 @@ def fit_part(
     "What one of several processes does for `fit`; the `Run`, the same in all of them."
     from accelerate.utils import gather_object
     check_same(gather_object([dict(config=cfg.hash, **task.hashes())]))
-    trainer = SharedTrainer(cfg, task, accelerator)
-    run = fit(cfg, task, path if accelerator.is_main_process else None, False, trainer, processes=accelerator.num_processes, **info)
+    trainer, main = SharedTrainer(cfg, task, accelerator), accelerator.is_main_process
+    with stop_signals() as stop:   # the main process has its own inside: it saves and leaves, and the others, who wait for it, leave too
+        try: run = fit(cfg, task, path if main else None, False, trainer, processes=accelerator.num_processes, **info)
+        except RuntimeError:
+            if stop.asked: raise Stopped(f'stopped by {stop.name}') from None
+            raise
     accelerator.wait_for_everyone()
     return run
 
@@ -294,14 +305,14 @@ def fit_forked(
 def fit_processes(
     cfg,            # `Config`; its batch size is that of all processes together
     task,           # `Task`
-    path,           # the run's folder (from `new_run`)
+    path,           # the run's folder (from `open_run`)
     processes=None, # how many; None: one for each GPU of this machine
     **info,         # more for the manifest
 ):
     "`fit` in several processes of this machine, from a notebook; the `Run`, read again from its folder onto the CPU."
     gpus = torch.cuda.device_count()
     processes = max(1, gpus) if processes is None else processes
-    if path is None: raise InputError("fit_processes: path=None, but the processes hand the weights over in a run's folder: give one, from `new_run`.")
+    if path is None: raise InputError("fit_processes: path=None, but the processes hand the weights over in a run's folder: give one, from `open_run`.")
     if processes == 1: return fit(cfg, task, path, **info)
     if processes < 1: raise InputError(f"processes={processes} should be at least 1.")
     if cfg.train.device != 'cpu' and 0 < gpus < processes: raise InputError(f"processes={processes}, but this machine has {gpus} GPU(s): a process needs one of its own.")
@@ -318,6 +329,7 @@ def make_parser():
     p.add_argument('--preset', default='mhcvse', choices=PRESETS)
     p.add_argument('--size', default='auto', choices=('auto', *SIZES), help='auto: small for the built-in world, else paper')
     p.add_argument('--overrides', default='', help="'group.key=value …'; train.batch_size is that of all processes together")
+    p.add_argument('--fork', action='store_true', help='begin with the weights of a half-finished run that had other settings')
     p.add_argument('--out', default='outputs', help="where runs go, relative to the project's root")
     return p
 
@@ -333,8 +345,8 @@ def train_command(
     size = a.size if a.size != 'auto' else 'small' if store.kind == 'demonstration' else 'paper'
     cfg, info = Config.preset(a.preset, size).override(a.overrides), dict(data=store.name, preset=a.preset, size=size)
     check_shared(cfg, a.processes)
-    path = new_run(root/a.out, f'{store.name}-{a.preset}-{size}-seed{cfg.train.seed}') if accelerator.is_main_process else None
-    run = fit_part(cfg, Task(store, cfg), path, accelerator, **info)
+    path, origin = open_run(root/a.out, f'{store.name}-{a.preset}-{size}-seed{cfg.train.seed}', cfg, store, a.fork) if accelerator.is_main_process else (None, None)
+    run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data', 'make_config', 'duration', 'say_plan',
-           'test_run', 'find_run', 'run_seeds']
+           'every_protocol', 'test_run', 'find_run', 'finished_runs', 'one_run', 'run_seeds']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
+import contextlib
 from dataclasses import dataclass, fields
 from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
-from .runs import new_run
+from .runs import run_folders
 from .precomp import open_data
 from .scenes import open_scenes
 from .task import Task
-from .train import fit, pick_device
+from .train import find_unfinished, fit, load_run, open_run, pick_device, run_differences
 from .evaluate import PROTOCOLS
 
 # %% ../nbs/55_reproduce.ipynb #e3483ed5
@@ -35,6 +36,7 @@ class Params:
     protocol: str = None      # inductive, transductive or oracle
     out_dir: str = 'outputs'  # where runs go, relative to the project's root
     overrides: str = ''       # 'group.key=value …' for any other field of the config
+    fork: bool = False        # begin with the weights of a half-finished run that had other settings
     dry_run: bool = False     # say what it would cost and stop
 
 # %% ../nbs/55_reproduce.ipynb #ce7d415b
@@ -46,7 +48,7 @@ def check_param(
     if value is None and f.default is None: return None
     if f.type is float and type(value) is int: value = float(value)
     if type(value) is f.type: return value
-    hint = ' On the command line write -p dry_run True.' if f.type is bool else ''
+    hint = f' On the command line write -p {f.name} True.' if f.type is bool else ''
     raise InputError(f"parameter {f.name}={value!r} should be of type {f.type.__name__}{f', such as {f.default!r}' if f.default is not None else ''}.{hint}")
 
 # %% ../nbs/55_reproduce.ipynb #19761e24
@@ -62,6 +64,7 @@ def make_params(
         if getattr(p, k) not in allowed: raise InputError(f"parameter {k}={getattr(p, k)!r} is not known; {did_you_mean(getattr(p, k), [a for a in allowed if a])}")
     for k in ('epochs', 'seeds'):
         if getattr(p, k) < 1: raise InputError(f"parameter {k}={getattr(p, k)} should be at least 1.")
+    if p.fork and p.seeds > 1: raise InputError('parameter fork=True is for one run: give its seed, -p seed N, and not seeds.')
     if p.seed < 0: raise InputError(f"parameter seed={p.seed} should be at least 0.")
     return p
 
@@ -120,13 +123,20 @@ def say_plan(
             f"of {cost['steps_per_epoch']} steps on {pick_device(cfg.train.device)}.\nExpected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch, "
             f"{duration(total)} in all (less with early stopping); {memory} of memory.")
 
+# %% ../nbs/55_reproduce.ipynb #17e1dbc1
+def every_protocol(
+    run, # a trained `Run`
+):
+    "protocol -> `Result` on the test split, that of the config first."
+    return {p: run.evaluate(protocol=p) for p in dict.fromkeys((run.cfg.eval.protocol, *PROTOCOLS)) if run.cfg.model.consensus or p == run.cfg.eval.protocol}
+
 # %% ../nbs/55_reproduce.ipynb #41a71fc2
 def test_run(
     run,  # a trained `Run` with a folder
     **info, # more for metrics.json: data, preset, size
 ):
     "Measure the kept weights on the test split under each protocol and write metrics.json; protocol -> `Result`."
-    results = {p: run.evaluate(protocol=p) for p in dict.fromkeys((run.cfg.eval.protocol, *PROTOCOLS)) if run.cfg.model.consensus or p == run.cfg.eval.protocol}
+    results = every_protocol(run)
     main = results[run.cfg.eval.protocol]
     write_json(run.path/'metrics.json', dict(mR=main.metrics['mR'], rSum=main.metrics['rSum'], protocol=main.protocol, seed=run.cfg.train.seed, epoch=run.best['epoch'],
                                              dev_mR=run.best['dev']['mR'], **info, test={p: r.to_dict() for p, r in results.items()}))
@@ -143,6 +153,34 @@ def find_run(
         m = read_json(f.parent/'manifest.json')
         if m['config'] == cfg.hash and m['hashes']['data'] == store.hash: return f.parent
 
+# %% ../nbs/55_reproduce.ipynb #5da51bc9
+def finished_runs(
+    root,  # the folder that holds runs
+    name,  # what the run is called
+    cfg,   # `Config`
+    store, # `Store`
+    group, # [first seed, how many] of the command
+):
+    "Folders of the finished runs of one seed of a command with several, oldest first."
+    here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_json(f/'manifest.json').get('seeds') == group]
+    return [f for f in here if not run_differences(f, cfg, dict(data=store.hash))]
+
+# %% ../nbs/55_reproduce.ipynb #8e34c512
+def one_run(
+    root,       # the folder that holds runs
+    name,       # what the run is called
+    cfg,        # `Config`
+    store,      # `Store`
+    fork=False, # whether to begin with the weights of a half-finished run with other settings
+    **info,     # for the manifest; data, preset and size for metrics.json too
+):
+    "Train and test in a folder of its own, or go on in that of the unfinished run; (`Run`, protocol -> `Result`)."
+    path, origin = open_run(root, name, cfg, store, fork)
+    try: run = fit(cfg, Task(store, cfg), path, fork=origin, **info)
+    finally:
+        with contextlib.suppress(OSError): path.rmdir()   # nothing came of it: only an empty folder goes
+    return run, test_run(run, **{k: info[k] for k in ('data', 'preset', 'size')})
+
 # %% ../nbs/55_reproduce.ipynb #de7cb2e6
 def run_seeds(
     p,     # `Params`
@@ -150,13 +188,16 @@ def run_seeds(
     cfg,   # `Config` of the first seed
     store, # `Store`
 ):
-    "One run per seed, each in a folder of its own; a list of (`Run`, protocol -> `Result`)."
-    out, root = [], project_root()/p.out_dir
-    for seed in range(p.seed, p.seed + p.seeds):
-        c = cfg.override({'train.seed': seed})
-        path = new_run(root, f'{store.name}-{p.preset}-{size}-seed{seed}')
-        if p.seeds > 1: print(f'seed {seed}')
-        info = dict(data=store.name, preset=p.preset, size=size)
-        run = fit(c, Task(store, c), path, **info)
-        out.append((run, test_run(run, **info)))
+    "One run per seed, each in a folder of its own; what was left unfinished goes on. A list of (`Run`, protocol -> `Result`)."
+    root, info = project_root()/p.out_dir, dict(data=store.name, preset=p.preset, size=size)
+    jobs = [(root, f'{store.name}-{p.preset}-{size}-seed{s}', cfg.override({'train.seed': s}), store) for s in range(p.seed, p.seed + p.seeds)]
+    for job in jobs: find_unfinished(*job, p.fork)   # whatever is refused is refused before hours have gone by
+    group = dict(seeds=[p.seed, p.seeds]) if p.seeds > 1 else {}
+    done = [finished_runs(*job, group['seeds']) for job in jobs] if group else [[]]
+    rounds, out = max(map(len, done)), []
+    for job, old in zip(jobs, done):
+        before = old[-1] if any(len(d) < rounds for d in done) and len(old) == rounds else None
+        if group: print(f'seed {job[2].train.seed}' + (f': finished before, in {short_path(before)}' if before else ''))
+        run = load_run(before, store) if before else None
+        out.append((run, every_protocol(run)) if run else one_run(*job, p.fork, **group, **info))
     return out
