@@ -158,8 +158,8 @@ class Stop:
         first, near = self.asked is None, time.monotonic() - self.time < 1
         if not first and near and number != self.asked: return
         if first: self.asked, self.time = number, time.monotonic()
-        if not first or self.soon: raise Stopped(f'stopped by {self.name}')
-        with contextlib.suppress(RuntimeError, OSError): print(f'{self.name}: the step is finished, then training is saved. Once more to leave at once, without.', file=sys.stderr, flush=True)
+        if not first or self.soon: raise Stopped(f'stopped at once by {self.name}')
+        with contextlib.suppress(RuntimeError, OSError): print(f'\n{self.name}: training ends after this step, and is saved. Once more: it ends at once.', file=sys.stderr, flush=True)
     def due(self):
         "Whether an end is asked for: by a signal, or because the program is gone that this process belongs to."
         if self.parent and self.asked is None and os.getppid() != self.parent: self.asked, self.time = signal.SIGTERM, time.monotonic()

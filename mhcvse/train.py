@@ -526,8 +526,9 @@ def check_goes_on(
     "Raise `InputError` with the differences unless the checkpoint is of this very run."
     changed = differences(Config.from_dict(state['config']), state['hashes'], cfg, hashes)
     if not changed: return
-    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings: {'; '.join(changed)}. To go on with it, give the old settings. "
-                     f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one. To go on from its weights with the new settings in a new folder: -p fork True.")
+    fork = '' if any('(content hash)' in c for c in changed) else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
+    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings or data: {'; '.join(changed)}. To go on with it, give the old ones. "
+                     f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one.{fork}")
 
 # %% ../nbs/34_train.ipynb #e61be2f3
 def note(
