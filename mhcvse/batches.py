@@ -311,8 +311,8 @@ def epoch_batches(
 ):
     "The batches of epoch k; the incomplete last one is dropped."
     parts = batches.order(k).split(batches.batch_size)[start:len(batches)]
-    if batches.features.place == 'device': return map(batches.batch, parts)
-    return ahead(batches.batch, parts) if batches.features.staging is None else on_a_stream(batches.batch, parts, batches.device)
+    if batches.device.type == 'cuda': return on_a_stream(batches.batch, parts, batches.device)
+    return map(batches.batch, parts) if batches.features.place == 'device' else ahead(batches.batch, parts)
 TrainBatches.epoch = epoch_batches
 
 # %% ../nbs/15_batches.ipynb #79548fe8
@@ -337,8 +337,8 @@ def image_batches(
         x, mask = source[index]
         return norm_features(x, feature_norm), mask
     parts = torch.arange(split.n_images).split(batch_size)
-    if source.place == 'device': return map(make, parts)
-    return ahead(make, parts) if source.staging is None else on_a_stream(make, parts, source.device)
+    if source.device.type == 'cuda': return on_a_stream(make, parts, source.device)
+    return map(make, parts) if source.place == 'device' else ahead(make, parts)
 
 # %% ../nbs/15_batches.ipynb #8b7991f4
 def caption_batches(

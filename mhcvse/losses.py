@@ -41,21 +41,21 @@ def not_negatives(
 
 # %% ../nbs/30_losses.ipynb #d1521831
 def ranking_loss(
-    scores,              # (B, B) similarity of image i and caption j; the right pairs on the diagonal
+    scores,              # (..., B, B) similarity of image i and caption j; the right pairs on the diagonal
     image=None,          # (B,) id of each pair's image; None: all differ
     margin=.2,           # by how much a right pair should beat a wrong one, in cosine
     negatives='hardest', # 'hardest' per image and per caption, or 'all'
     reduction='sum',     # 'sum' over the batch, or 'mean': divided by B
 ):
-    "Bidirectional hinge ranking loss."
-    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+    "Bidirectional hinge ranking loss, one for each (B, B) of scores."
+    if scores.ndim < 2 or scores.shape[-2] != scores.shape[-1]:
         raise InputError(f"scores have shape {tuple(scores.shape)}: the loss needs (B, B), image i against caption j of the same pairs.")
-    scores, n = wide(scores), len(scores)
-    right = scores.diagonal()
+    scores, n = wide(scores), scores.shape[-1]
+    right = scores.diagonal(dim1=-2, dim2=-1)
     wrong = scores.masked_fill(not_negatives(n, image, scores.device), -torch.inf)
-    if one_of(negatives, ('hardest', 'all'), 'loss.negatives') == 'hardest': i2t, t2i = wrong.amax(1) - right, wrong.amax(0) - right
-    else: i2t, t2i = wrong - right[:, None], wrong - right[None]
-    return reduce_batch(F.relu(margin + i2t).sum() + F.relu(margin + t2i).sum(), n, reduction)
+    if one_of(negatives, ('hardest', 'all'), 'loss.negatives') == 'hardest': i2t, t2i = wrong.amax(-1) - right, wrong.amax(-2) - right
+    else: i2t, t2i = ((wrong - right.unsqueeze(d)).flatten(-2) for d in (-1, -2))
+    return reduce_batch(F.relu(margin + i2t).sum(-1) + F.relu(margin + t2i).sum(-1), n, reduction)
 
 # %% ../nbs/30_losses.ipynb #c3d3c2fd
 def collapse_value(
@@ -112,10 +112,10 @@ def model_losses(
 ):
     "name -> raw loss; only 'fused' where the model has no consensus level."
     if cfg.same_image == 'negative': image = None
-    rank = lambda a, b: ranking_loss(a @ b.T, image, cfg.margin, negatives or cfg.negatives, cfg.reduction)
-    if img.consensus is None: return {'fused': rank(img.fused, txt.fused)}
-    return {'fused': rank(img.fused, txt.fused), 'instance': rank(img.instance, txt.instance),
-            'consensus': rank(img.consensus, txt.consensus), 'kl': concept_kl(txt.probs, img.probs, cfg.reduction)}
+    levels = ('fused',) if img.consensus is None else ('fused', 'instance', 'consensus')
+    a, b = (torch.stack([getattr(e, k) for k in levels]) for e in (img, txt))   # (levels, B, D)
+    parts = dict(zip(levels, ranking_loss(a @ b.mT, image, cfg.margin, negatives or cfg.negatives, cfg.reduction).unbind()))
+    return parts if img.consensus is None else parts | {'kl': concept_kl(txt.probs, img.probs, cfg.reduction)}
 
 # %% ../nbs/30_losses.ipynb #1c7b87a9
 class LossParts(NamedTuple):
