@@ -112,7 +112,7 @@ def content_hash(
     h = hashlib.sha256()
     for t in things:
         if isinstance(t, torch.Tensor): t = t.detach().cpu().contiguous().numpy()
-        if isinstance(t, np.ndarray): h.update(f'{t.dtype.str}{t.shape}'.encode()); h.update(np.ascontiguousarray(t).tobytes())
+        if isinstance(t, np.ndarray): h.update(f'{t.dtype.str}{t.shape}'.encode()); h.update(np.ascontiguousarray(t).reshape(-1).view('u1'))
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 

@@ -6,13 +6,14 @@
 __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'pack_parts',
            'unpack_parts', 'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step',
            'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
-           'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'state_of', 'restore', 'differences',
-           'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'Keeper', 'fork_state', 'share', 'begin',
-           'train_epochs', 'fit', 'is_unfinished', 'run_differences', 'find_unfinished', 'open_run', 'load_run',
-           'find_store', 'peak_memory', 'estimate']
+           'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of', 'restore',
+           'differences', 'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state',
+           'Keeper', 'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'run_differences',
+           'find_unfinished', 'open_run', 'load_run', 'find_store', 'peak_memory', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, math, os, statistics, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file
 from .config import Config
 from .runs import hardware, load_weights, manifest, new_run, run_folders, save_weights
-from .checkpoint import Stop, Stopped, checkpoint_files, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
+from .checkpoint import Stop, Stopped, checkpoint_files, clear_checkpoints, clear_leftovers, disk_errors, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
@@ -442,6 +443,13 @@ def check_weights(
         if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's.")
     return state
 
+# %% ../nbs/34_train.ipynb #d167e2fb
+def own_copy(
+    x, # a tensor or a number
+):
+    "A copy on the CPU, which nothing that goes on changes."
+    return torch.as_tensor(x).detach().to('cpu', copy=True)
+
 # %% ../nbs/34_train.ipynb #04348942
 def state_of(
     trainer, # `Trainer`
@@ -450,12 +458,12 @@ def state_of(
     at,      # `Position`
 ):
     "(tensors, state): what a checkpoint of a training holds."
-    parts = dict(model=trainer.model.state_dict(), best=best, random=random_states(trainer.device))
+    parts = dict(model=trainer.model.state_dict(), random=random_states(trainer.device))
     parts |= {f'optimizer.{i}': s for i, s in trainer.opt.state_dict()['state'].items()}
-    tensors = {f'{part}.{k}': torch.as_tensor(v) for part, values in parts.items() for k, v in values.items()}
-    if at.rows: tensors['losses'] = torch.stack(at.rows)
+    tensors = {f'{part}.{k}': own_copy(v) for part, values in parts.items() for k, v in values.items()} | {f'best.{k}': v for k, v in best.items()}
+    if at.rows: tensors['losses'] = own_copy(torch.stack(at.rows))
     return tensors, dict(epoch=at.epoch, step=at.step, steps=len(trainer.batches), names=at.names, seconds=at.seconds, batch_size=trainer.batches.batch_size,
-                         lr=[float(g['lr']) for g in trainer.opt.param_groups], history=run.history, config=run.cfg.to_dict(), hashes=run.task.hashes())
+                         lr=[float(g['lr']) for g in trainer.opt.param_groups], history=list(run.history), config=run.cfg.to_dict(), hashes=run.task.hashes())
 
 # %% ../nbs/34_train.ipynb #d1ac18dd
 def restore(
@@ -528,8 +536,9 @@ def check_goes_on(
     "Raise `InputError` with the differences unless the checkpoint is of this very run."
     changed = differences(Config.from_dict(state['config']), state['hashes'], cfg, hashes)
     if not changed: return
-    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings: {'; '.join(changed)}. To go on with it, give the old settings. "
-                     f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one. To go on from its weights with the new settings in a new folder: -p fork True.")
+    fork = '' if any('(content hash)' in c for c in changed) else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
+    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings or data: {'; '.join(changed)}. To go on with it, give the old ones. "
+                     f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one.{fork}")
 
 # %% ../nbs/34_train.ipynb #e61be2f3
 def note(
@@ -541,26 +550,55 @@ def note(
     about = read_json(path/'manifest.json')
     write_json(path/'manifest.json', about | {key: about.get(key, []) + [what]})
 
+# %% ../nbs/34_train.ipynb #3090fc8e
+def write_result(
+    path,    # the run's folder
+    best,    # name -> tensor, the weights of the best epoch
+    history, # rows of the epochs
+):
+    "Write the best weights and the history."
+    with disk_errors(path):
+        save_weights(path/'model.safetensors', best)
+        write_json(path/'history.json', history)
+
+# %% ../nbs/34_train.ipynb #86bd049b
+def write_state(
+    path,    # the run's folder
+    tensors, # from `state_of`
+    state,   # from `state_of`
+):
+    "Write a checkpoint, and after an epoch weights and history too."
+    save_checkpoint(path, tensors, state)
+    if state['history'] and not state['step']: write_result(path, {k[5:]: v for k, v in tensors.items() if k.startswith('best.')}, state['history'])
+
 # %% ../nbs/34_train.ipynb #aa37c7e6
 class Keeper:
     "Keeps a training in its run's folder while it goes on, and ends it when a signal asks for that; without a folder it does nothing."
     def __init__(self, run, trainer, stop):
-        self.run, self.trainer, self.stop, self.best, self.saved = run, trainer, stop, {}, time.monotonic()
+        self.run, self.trainer, self.stop, self.best, self.saved, self.pool, self.writing = run, trainer, stop, {}, time.monotonic(), ThreadPoolExecutor(1), None
 
     def save(self, at):
-        "Write a checkpoint, unless something in it is not finite."
+        "Begin to write a checkpoint, unless something in it is not finite."
         check_finite(self.trainer, at)
-        save_checkpoint(self.run.path, *state_of(self.trainer, self.run, self.best, at))
-        self.saved = time.monotonic()
+        kept = state_of(self.trainer, self.run, self.best, at)
+        self.wait()
+        self.writing, self.saved = self.pool.submit(write_state, self.run.path, *kept), time.monotonic()
+
+    def wait(self):
+        "Wait until everything is written; an error in that comes out here."
+        writing, self.writing = self.writing, None
+        if writing: writing.result()
 
     def leave(self, at):
-        "Raise `Stopped`; the training is saved."
+        "Raise `Stopped` when the training is saved."
+        self.wait()
         state = dict(epoch=at.epoch, step=at.step, steps=len(self.trainer.batches))
         raise Stopped(f'stopped by {self.stop.name} after {where(state)}; saved in {short_path(self.run.path)}. To go on, start the same again.')
 
     def after_step(self, at):
         "Write a checkpoint when it is time; leave when asked."
         if self.run.path is None: return
+        if self.writing and self.writing.done(): self.wait()
         leave = self.stop.due()
         if leave or time.monotonic() - self.saved >= 60*self.run.cfg.train.checkpoint_minutes: self.save(at)
         if leave: self.leave(at)
@@ -576,16 +614,18 @@ class Keeper:
 
     def after_epoch(self, at, row):
         "Write checkpoint, weights and history; leave when asked, unless this was the last epoch."
-        if row['best']: self.best = {k: v.detach().clone() for k, v in self.trainer.model.state_dict().items()}
+        if row['best']: self.best = {k: own_copy(v) for k, v in self.trainer.model.state_dict().items()}
         if self.run.path is None: return
         self.save(at)
-        self.write()
         if self.stop.due() and not is_finished(self.run.history, self.run.cfg.train): self.leave(at)
 
-    def write(self):
-        "Write the best weights and the history, which a checkpoint has both."
-        save_weights(self.run.path/'model.safetensors', self.best)
-        write_json(self.run.path/'history.json', self.run.history)
+    def finish(self):
+        "Leave the weights and the history of a finished training in its folder, and no checkpoints."
+        if self.run.path is None: return
+        self.wait()
+        if not checkpoint_files(self.run.path): return
+        write_result(self.run.path, self.best, self.run.history)
+        clear_checkpoints(self.run.path)
 
 # %% ../nbs/34_train.ipynb #381bb87f
 def fork_state(
@@ -673,10 +713,11 @@ def fit(
             trainer = trainer or Trainer(cfg, task)
             run = Run(cfg, task, trainer.model, path=Path(path) if path else None)
             keeper = Keeper(run, trainer, stop)
+            stack.enter_context(keeper.pool)
             keeper.best, at = begin(run, trainer, fork, info)
         train_epochs(run, keeper, at, show)
+        keeper.finish()
         run.model.load_state_dict(keeper.best)
-        if path and checkpoint_files(path): keeper.write(); clear_checkpoints(path)
     return run
 
 # %% ../nbs/34_train.ipynb #bf13fe18
