@@ -108,7 +108,7 @@ def can_record(
 ):
     "Whether steps can be recorded and replayed, and the config wants it."
     ragged = cfg.model.attention == 'memory' and task.store.split('train').n_regions is not None
-    return cfg.train.record and cfg.train.compile != 'reduce-overhead' and device.type == 'cuda' and part[1] == 1 and not ragged
+    return cfg.train.record and not cfg.train.deterministic and cfg.train.compile != 'reduce-overhead' and device.type == 'cuda' and part[1] == 1 and not ragged
 
 # %% ../nbs/34_train.ipynb #1c3c9c6d
 def pack_parts(
@@ -171,7 +171,7 @@ def record(
     graph, text = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder
     try:
         text.padded = True
-        with torch.cuda.graph(graph, recorder.pool, recorder.stream):
+        with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
             parts = recorder.trainer.descend(static, negatives)
             out = pack_parts(parts)
     finally: text.padded = False
