@@ -90,7 +90,7 @@ def side_by_side(
 ):
     "The results of both, tensors or tuples of them; where a GPU records them, as branches that run at the same time."
     if device.type != 'cuda' or not torch.cuda.is_current_stream_capturing(): return first(), second()
-    now, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    now, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device, priority=-1)   # the second, long and narrow, is never to wait for room
     aside.wait_stream(now)
     with torch.cuda.stream(aside): b = second()
     a = first()

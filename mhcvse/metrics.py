@@ -168,8 +168,11 @@ def sure_scores(
     s = wrong_scores(img, txt, own, weights, i, m, torch.float32)
     off = rounding([p[i] for p in img], [p[m] for p in txt], weights)
     near = ((s - best[:, None]).abs_() <= off) | ((s - right).abs_() <= off)
-    if near.sum() > near.numel()//64: return wrong_scores(img, txt, own, weights, i, m)
-    r, c = near.nonzero(as_tuple=True)
+    rows = near.any(1).nonzero().squeeze(1)   # few: looking for places in all of them would take longer than all else
+    few = near[rows]
+    if few.sum() > near.numel()//64: return wrong_scores(img, txt, own, weights, i, m)
+    r, c = few.nonzero(as_tuple=True)
+    r = rows[r]
     s[r, c] = pair_scores(img, txt, r + i.start, c + m.start, weights, block)
     return s
 
@@ -191,7 +194,7 @@ def similarity_ranks(
     i2t, t2i = torch.ones_like(best, dtype=torch.long), torch.ones_like(own)
     for i, m in tiles(n, len(own), block):
         s = sure_scores(img, txt, own, weights, i, m, best[i], right[m], block)
-        i2t[i] += (s >= best[i, None]).sum(1); t2i[m] += (s >= right[m]).sum(0)
+        i2t[i] += (s >= best[i, None]).sum(1, dtype=torch.int32); t2i[m] += (s >= right[m]).sum(0, dtype=torch.int32)
     return i2t, t2i
 
 # %% ../nbs/32_metrics.ipynb #33915e0c
