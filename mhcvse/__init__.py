@@ -23,7 +23,7 @@ PUBLIC = dict(
     losses='', schedule='',
     metrics='retrieval_metrics bootstrap',
     evaluate='',
-    train='fit load_run estimate',
+    checkpoint='', train='fit open_run load_run estimate',
     interop='load_cvse', transfer='evaluate_on', comparison='compare',
     distributed='fit_processes',
     report='results_table',
