@@ -9,10 +9,10 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of', 'restore',
            'differences', 'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state',
            'Keeper', 'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'run_differences',
-           'find_unfinished', 'open_run', 'load_run', 'find_store', 'peak_memory', 'estimate']
+           'find_unfinished', 'open_run', 'load_run', 'find_store', 'peak_memory', 'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
-import contextlib, datetime, math, os, statistics, sys, time
+import contextlib, datetime, gc, math, os, statistics, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,13 +168,16 @@ def record(
     for name, x in batch._asdict().items():   # recordings of one shape share a place
         if x is not None and (name, x.shape) not in recorder.places: recorder.places[name, x.shape] = torch.empty_like(x)
     static = Batch(**{n: None if x is None else recorder.places[n, x.shape] for n, x in batch._asdict().items()})
-    graph, text = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder
+    graph, text, collects = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder, gc.isenabled()
     try:
         text.padded = True
+        gc.disable()   # were an older recording thrown away meanwhile, this one would be spoiled
         with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
             parts = recorder.trainer.descend(static, negatives)
             out = pack_parts(parts)
-    finally: text.padded = False
+    finally:
+        text.padded = False
+        if collects: gc.enable()
     return graph, static, out, list(parts.weights)
 StepRecorder.record = record
 
@@ -611,6 +614,9 @@ class Keeper:
         except Stopped:
             if self.run.path is None: raise
             self.save(at); self.leave(at)
+        except torch.OutOfMemoryError: pass
+        if self.run.path: self.save(at)
+        raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({self.trainer.device}) does not suffice for eval.batch_size={self.run.cfg.eval.batch_size}. Set it lower; to go on with this run, use fork too.")
 
     def after_epoch(self, at, row):
         "Write checkpoint, weights and history; leave when asked, unless this was the last epoch."
@@ -807,22 +813,34 @@ def peak_memory(
     except ImportError: return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e9 if sys.platform == 'darwin' else 1e6)
 
-# %% ../nbs/34_train.ipynb #bc42df05
-def estimate(
-    cfg,      # `Config`
-    task,     # `Task`
-    steps=5,  # steps to measure; their median counts, so that a stall does not
+# %% ../nbs/34_train.ipynb #4116284f
+def step_seconds(
+    trainer, # `Trainer`
+    steps=5, # how many; their median counts, so that a stall does not
 ):
-    "Expected seconds and memory of `fit`, from a few steps and one validation of an untrained model."
-    with same_bits(cfg.train, pick_device(cfg.train.device)): trainer = Trainer(cfg, task)
+    "Seconds of a step. The first one is left out: it allocates memory."
     sync = torch.cuda.synchronize if trainer.device.type == 'cuda' else (lambda: None)
     with seeded(0):
         trainer.model.train()
         times = [time.time()]
         for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.time())
-    step = statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
-    start = time.time()
-    evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
+    return statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
+
+# %% ../nbs/34_train.ipynb #bc42df05
+def estimate(
+    cfg,      # `Config`
+    task,     # `Task`
+    steps=5,  # steps to measure
+):
+    "Expected seconds and memory of `fit`, from a few steps and one validation of an untrained model."
+    with same_bits(cfg.train, pick_device(cfg.train.device)):
+        trainer = Trainer(cfg, task)
+        while True:
+            try: step = step_seconds(trainer, steps); break
+            except torch.OutOfMemoryError: pass   # as in `run_epoch`
+            halve_batch(trainer, Position())
+        start = time.time()
+        evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
     epoch = step*len(trainer.batches) + time.time() - start
     return dict(step_seconds=step, epoch_seconds=epoch, seconds=epoch*cfg.train.epochs, steps_per_epoch=len(trainer.batches),
                 parameters=sum(p.numel() for p in trainer.model.parameters()), memory_gb=peak_memory(trainer.device))
