@@ -9,7 +9,7 @@ __all__ = ['check_processes', 'check_shared', 'need_accelerate', 'join', 'run_fo
            'main']
 
 # %% ../nbs/39_distributed.ipynb #539bcbc0
-import argparse, logging, os, socket, sys, tempfile, warnings
+import argparse, contextlib, logging, os, socket, sys, tempfile, warnings
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -346,7 +346,9 @@ def train_command(
     cfg, info = Config.preset(a.preset, size).override(a.overrides), dict(data=store.name, preset=a.preset, size=size)
     check_shared(cfg, a.processes)
     path, origin = open_run(root/a.out, f'{store.name}-{a.preset}-{size}-seed{cfg.train.seed}', cfg, store, a.fork) if accelerator.is_main_process else (None, None)
-    run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
+    try: run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
+    finally:
+        with contextlib.suppress(OSError): path and path.rmdir()   # nothing came of it: only an empty folder goes
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 
