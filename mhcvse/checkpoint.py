@@ -115,7 +115,8 @@ def clear_leftovers(
     folder, # a run's folder
 ):
     "Remove files that a killed process left half written."
-    for f in [*Path(folder).glob('.*.tmp'), *Path(folder).glob('checkpoints/.*.tmp')]: f.unlink(missing_ok=True)
+    for d in (Path(folder), Path(folder)/'checkpoints'):
+        for f in [*d.glob('.*.tmp'), *d.glob('.tmp*')]: f.unlink(missing_ok=True)   # of `atomic_path`, and of safetensors
 
 # %% ../nbs/34_checkpoint.ipynb #07030a8f
 def clear_checkpoints(
