@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import torch
 from tqdm import tqdm
-from .core import InputError, one_of, content_hash, atomic_path, length_mask, bar_file
+from .core import InputError, one_of, content_hash, atomic_path, length_mask, bar_file, writing
 
 # %% ../nbs/12_store.ipynb #36e86d02
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -414,11 +414,10 @@ def write_store(
     one_of(kind, ('data', 'demonstration'), 'kind')
     if not (np.isfinite(scale) and scale > 0): raise InputError(f'scale={scale!r} should be a positive number: what a stored number is multiplied with to be an activation, 1 when it is one.')
     attrs = dict(scale=float(scale), name=name or Path(path).stem, kind=kind, provenance=provenance)
-    try:
+    with writing(path):
         if resume is not None: write_resumable(path, features, items, attrs, resume, keep)
         else:
             with atomic_path(path) as tmp: write_file(tmp, features, items, attrs)
-    except OSError as e: raise InputError(f'{path} cannot be written: {e}. Make room, or mend the permission, or name another place; then do the same again.') from None
     return Store(path)
 
 # %% ../nbs/12_store.ipynb #aa37e513
