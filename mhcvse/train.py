@@ -289,12 +289,12 @@ def run_steps(
     after=None,    # called with the `Position` after each step
 ):
     "Do the steps of the epoch that are left."
-    n, start = len(trainer.batches), time.time() - at.seconds
+    n, start = len(trainer.batches), time.monotonic() - at.seconds
     for i, batch in enumerate(trainer.batches.epoch(at.epoch, at.step), at.step):
         parts = trainer.step(batch, at.epoch + i/n)
         at.names = list(parts.weights)
         at.rows.append(torch.stack([x.detach() for n in at.names for x in (getattr(parts, n), parts.weights[n])]))
-        at.step, at.seconds = i + 1, time.time() - start
+        at.step, at.seconds = i + 1, time.monotonic() - start
         if progress is not None: progress.update()
         if after is not None: after(at)
 
@@ -422,13 +422,13 @@ def validate(
     best,    # best validation mR before it
 ):
     "The row with the validation metrics, whether it is the best, and a notice when training seems stuck."
-    start = time.time()
+    start = time.monotonic()
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0, source=trainer.dev_features).metrics
     hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
     stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and dev['mR'] <= best and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
     notice = f"the {' and '.join(stuck)} ranking loss sits at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
     if 'fused' in stuck: notice += ' Nothing more is learned: try more loss.warmup_epochs or a lower train.lr.'
-    return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.time() - start, notice=notice)
+    return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.monotonic() - start, notice=notice)
 Trainer.validate = validate
 
 # %% ../nbs/34_train.ipynb #816b059b
@@ -829,8 +829,8 @@ def step_seconds(
     sync = torch.cuda.synchronize if trainer.device.type == 'cuda' else (lambda: None)
     with seeded(0):
         trainer.model.train()
-        times = [time.time()]
-        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.time())
+        times = [time.monotonic()]
+        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.monotonic())
     return statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
 
 # %% ../nbs/34_train.ipynb #bc42df05
@@ -846,8 +846,8 @@ def estimate(
             try: step = step_seconds(trainer, steps); break
             except torch.OutOfMemoryError: pass   # as in `run_epoch`
             halve_batch(trainer, Position())
-        start = time.time()
+        start = time.monotonic()
         evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
-    epoch = step*len(trainer.batches) + time.time() - start
+    epoch = step*len(trainer.batches) + time.monotonic() - start
     return dict(step_seconds=step, epoch_seconds=epoch, seconds=epoch*cfg.train.epochs, steps_per_epoch=len(trainer.batches),
                 parameters=sum(p.numel() for p in trainer.model.parameters()), memory_gb=peak_memory(trainer.device))
