@@ -791,6 +791,8 @@ def load_run(
     cfg, about = Config.load(path/'config.json'), read_json(path/'manifest.json')
     graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
     task = Task(store or find_store(path, about), cfg, Vocab.load(path/'vocab.json'), graph)
+    for k in ('vocab', 'concepts'):
+        if task.hashes()[k] != about['hashes'][k]: raise InputError(f"{path}: the {k} in it have changed since the run was trained (the content hash differs): take the folder from a copy, or train again.")
     R, F = task.store.shape
     model = MHCVSE(cfg.model, len(task.vocab), F, graph, regions=R)
     model.load_state_dict(check_weights(path, load_weights(path/'model.safetensors'), model))
