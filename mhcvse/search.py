@@ -136,7 +136,6 @@ def write_index(
 ):
     "Write an index: the numbers first, then what they are."
     about, numbers = index_files(path)
-    numbers.parent.mkdir(parents=True, exist_ok=True)
     save_weights(numbers, parts)
     write_json(about, key | dict(content=parts_hash(parts)))
 
