@@ -52,10 +52,11 @@ def run_folders(
 def save_weights(
     path,  # a .safetensors file
     state, # name -> tensor
+    checksum=True, # whether to write one, which `load_weights` then verifies
 ):
-    "Write tensors as safetensors with a checksum over them, whole or not at all."
+    "Write tensors as safetensors, whole or not at all."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in sorted(state.items())}
-    with atomic_path(path) as tmp: save_file(state, tmp, dict(contents=content_hash(*(x for kv in state.items() for x in kv))))
+    with atomic_path(path) as tmp: save_file(state, tmp, dict(contents=content_hash(*(x for kv in state.items() for x in kv))) if checksum else None)
 
 # %% ../nbs/02_runs.ipynb #bcefd887
 def load_weights(

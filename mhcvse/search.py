@@ -136,7 +136,7 @@ def write_index(
 ):
     "Write an index: the numbers first, then what they are."
     about, numbers = index_files(path)
-    save_weights(numbers, parts)
+    save_weights(numbers, parts, checksum=False)   # the other file has it
     write_json(about, key | dict(content=parts_hash(parts)))
 
 # %% ../nbs/60_search.ipynb #c62454ad
