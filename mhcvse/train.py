@@ -736,7 +736,7 @@ def is_blank(
     path, # a folder
 ):
     "Whether a process had it and ended before the manifest was there, by which runs are told apart."
-    return any((path/f).exists() for f in ('.lock', 'config.json')) and not any((path/f).exists() for f in ('manifest.json', 'metrics.json', 'history.json', 'model.safetensors', 'checkpoints'))
+    return any(path.iterdir()) and not any((path/f).exists() for f in ('manifest.json', 'metrics.json', 'history.json', 'model.safetensors', 'checkpoints'))
 
 # %% ../nbs/34_train.ipynb #ed265690
 def run_differences(
