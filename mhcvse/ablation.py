@@ -161,9 +161,12 @@ def read_records(
         with np.load(file, allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
         tensor = lambda name: torch.from_numpy(arrays[name].astype('i8'))
         keys = [k.partition('/')[0] for k in arrays if k.endswith('/about')]
-        return {k: Record(json.loads(str(arrays[f'{k}/about'])), tensor(f'{k}/owner'),
-                          {p: (tensor(f'{k}/{p}/i2t'), tensor(f'{k}/{p}/t2i')) for p in PROTOCOLS if f'{k}/{p}/i2t' in arrays}) for k in keys}
-    except Exception as e: raise InputError(f'{file} is not a file of records ({type(e).__name__}: {e}): remove it, and its runs are trained again.') from None
+        out = {k: Record(json.loads(str(arrays[f'{k}/about'])), tensor(f'{k}/owner'),
+                         {p: (tensor(f'{k}/{p}/i2t'), tensor(f'{k}/{p}/t2i')) for p in PROTOCOLS if f'{k}/{p}/i2t' in arrays}) for k in keys}
+        for k, r in out.items():
+            if not isinstance(r.about, dict) or r.owner.ndim != 1 or any(i.ndim != 1 or t.shape != r.owner.shape for i, t in r.ranks.values()): raise ValueError(f'the parts of {k} do not belong together')
+        return out
+    except Exception as e: raise InputError(f'{file} is not a file of records ({type(e).__name__}: {str(e).split(". ")[0]:.100}): remove it, and its runs are trained again.') from None
 
 # %% ../nbs/51_ablation.ipynb #3346b79c
 def load_records(

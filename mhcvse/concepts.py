@@ -7,12 +7,12 @@ __all__ = ['LEXICON', 'KINDS', 'dictionary', 'CLASSES', 'VAGUE', 'MIN_CAPTIONS',
            'word_class', 'is_stop_word', 'share', 'Concepts', 'rank_lemmas', 'shrink_note', 'within_quota',
            'choose_concepts', 'find_concepts', 'caption_labels', 'image_labels', 'cooccurrence', 'conditional',
            'rescale', 'edges', 'normalise', 'ppmi', 'ppmi_vectors', 'file_vectors', 'node_vectors', 'ConceptGraph',
-           'count_concepts', 'save_graph', 'load_graph', 'build_graph', 'graph_facts', 'label_facts']
+           'count_concepts', 'save_graph', 'whole_graph', 'load_graph', 'build_graph', 'graph_facts', 'label_facts']
 
 # %% ../nbs/11_concepts.ipynb #84667e9a
 import functools, json
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -337,18 +337,30 @@ def save_graph(
     with atomic_path(path) as tmp: safetensors.torch.save_file(tensors, tmp, dict(format='mhcvse-concepts', graph=json.dumps(meta)))
 ConceptGraph.save = save_graph
 
+# %% ../nbs/11_concepts.ipynb #7e358803
+def whole_graph(
+    graph, # a `ConceptGraph`, as a file has it
+):
+    "Whether every part has its type and size, no word stands twice, and all numbers are finite."
+    g, C = graph, len(graph.words)
+    kinds = [(g.words, str), (g.classes, str), (g.counts, int), (g.notes, str)]
+    ok = all(isinstance(x, list) and all(type(v) is t for v in x) for x, t in kinds) and [len(set(g.words)), len(g.classes), len(g.counts)] == [C]*3
+    ok = ok and isinstance(g.source, str) and g.language in ('english', 'other') and g.form in ('lemma', 'word')
+    return ok and g.nodes.ndim == 2 and len(g.nodes) == C and g.adj.shape == (C, C) and all(x.dtype == torch.float32 and bool(x.isfinite().all()) for x in (g.nodes, g.adj))
+
 # %% ../nbs/11_concepts.ipynb #49012437
 def load_graph(
     path, # a file that `save` wrote
 ):
     "Read a graph; `InputError` naming the file when it is something else."
-    if not Path(path).is_file(): raise InputError(f'{path} does not exist.')
+    cure = 'build it again from the training captions, or take it from a copy'
+    if not Path(path).is_file(): raise InputError(f'{path} does not exist: {cure}.')
     try:
         with safetensors.safe_open(path, 'pt') as f: meta, tensors = json.loads(f.metadata()['graph']), {k: f.get_tensor(k) for k in ('nodes', 'adj')}
         graph = ConceptGraph(**meta, **tensors)
-        ok = {len(graph.words), len(graph.classes), len(graph.counts), len(graph.nodes), *graph.adj.shape} == {len(graph.words)}
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError): ok = False
-    if not ok: raise InputError(f'{path} is not a concept graph, or is damaged: build it again from the training captions.')
+        ok = whole_graph(graph)
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError): ok = False
+    if not ok: raise InputError(f'{path} is not a concept graph, or is damaged: {cure}.')
     return graph
 ConceptGraph.load = staticmethod(load_graph)
 ConceptGraph.hash = property(lambda g: content_hash(g.words, g.classes, g.counts, g.nodes, g.adj, g.source, g.language, g.form))

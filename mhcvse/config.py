@@ -33,12 +33,12 @@ def check_value(
     "Raise `InputError` unless `value` has the field's type and lies within its bounds."
     m, kind = f.metadata, type(f.default)
     ok = type(value) is kind
-    if kind is tuple: ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and v >= 0 for v in value) and sum(value) > 0
-    if not ok: raise InputError(f"{name}={value!r} should be of type {kind.__name__}, such as {f.default!r}.")
+    if kind is tuple: ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in value) and sum(value) > 0
+    if not ok: raise InputError(f"{name}={value!r:.80} should be of type {kind.__name__}, such as {f.default!r}.")
     if kind is float and not math.isfinite(value): raise InputError(f"{name}={value!r} should be a finite number.")
     if m['choices'] and value not in m['choices']: raise InputError(f"{name}={value!r} is not known: {did_you_mean(value, m['choices'])}")
-    if m['low'] is not None and value < m['low']: raise InputError(f"{name}={value!r} should be at least {m['low']}.")
-    if m['high'] is not None and value > m['high']: raise InputError(f"{name}={value!r} should be at most {m['high']}.")
+    if m['low'] is not None and value < m['low']: raise InputError(f"{name}={value!r:.80} should be at least {m['low']}.")
+    if m['high'] is not None and value > m['high']: raise InputError(f"{name}={value!r:.80} should be at most {m['high']}.")
 
 # %% ../nbs/01_config.ipynb #c6836e10
 class Group:
@@ -138,7 +138,7 @@ class TrainConfig(Group):
     step_factor: float = opt(.1, 'factor at each of these steps', 'CVSE', low=0., high=1.)
     graph_step_factor: float = opt(.2, 'factor at each of these steps for the concept graph', 'CVSE', low=0., high=1.)
     patience: int = opt(5, 'stop after this many epochs without a better validation mR', 'paper §4.3', low=1)
-    seed: int = opt(0, 'decides initial weights, order and dropout', 'protocol', low=0)
+    seed: int = opt(0, 'decides initial weights, order and dropout', 'protocol', low=0, high=2**63 - 1)
     precision: str = opt('float32', 'float32, or bfloat16 autocast', 'protocol', ('float32', 'bfloat16'))
     device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda', 'protocol', ('auto', 'cpu', 'cuda'))
     compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
@@ -169,14 +169,13 @@ def convert(
 ):
     "A value of the field's type, from text such as `3`, `2e-4`, `true`, `7:2:1`."
     kind = type(f.default)
-    if kind is float and type(text) is int: return float(text)
     if kind is tuple and isinstance(text, list): return tuple(text)
-    if not isinstance(text, str) or kind is str: return text
+    if kind is str or not isinstance(text, str) and (kind, type(text)) != (float, int): return text
     try:
         if kind is bool: return {'true': True, 'false': False}[text.lower()]
         if kind is tuple: return tuple(int(x) for x in text.split(':'))
         return kind(text)
-    except (ValueError, KeyError): raise InputError(f"{name}={text!r} should be of type {kind.__name__}, such as {f.default!r}.") from None
+    except (ValueError, KeyError, OverflowError): raise InputError(f"{name}={str(text)[:60]!r} should be of type {kind.__name__}, such as {f.default!r}.") from None
 
 # %% ../nbs/01_config.ipynb #e34ebc9f
 @dataclass(frozen=True)
@@ -242,9 +241,10 @@ def from_dict(
     d, # nested dicts, as `to_dict` makes them
 ):
     "A `Config` from nested dicts; unknown groups and fields are errors, missing ones keep the default."
+    if not isinstance(d, dict): raise InputError(f"config: it should be a table of the groups {', '.join(GROUPS)}, not {d!r:.80}.")
     for g, v in d.items():
         if g not in GROUPS: raise InputError(f"config: there is no group '{g}'; {did_you_mean(g, GROUPS)}")
-        if not isinstance(v, dict): raise InputError(f"config: the group '{g}' should be a table of settings, not {v!r}.")
+        if not isinstance(v, dict): raise InputError(f"config: the group '{g}' should be a table of settings, not {v!r:.80}.")
     return Config().override({f'{g}.{k}': v for g, kw in d.items() for k, v in kw.items()})
 Config.from_dict = staticmethod(from_dict)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'unit_rows', 'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator',
-           'seeded', 'content_hash', 'WriteError', 'writing', 'atomic_path', 'write_json', 'read_json', 'is_root',
-           'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
+           'seeded', 'content_hash', 'WriteError', 'writing', 'check_target', 'atomic_path', 'write_json', 'once',
+           'read_json', 'is_root', 'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys
@@ -117,11 +117,11 @@ def content_hash(
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #d934c098
+# %% ../nbs/00_core.ipynb #aafcbccc
 class WriteError(InputError, OSError):
     "A file could not be written, for lack of room or of permission. What was there before is whole."
 
-# %% ../nbs/00_core.ipynb #67e588af
+# %% ../nbs/00_core.ipynb #c4461c3d
 @contextlib.contextmanager
 def writing(
     path, # of the file that is written
@@ -132,6 +132,16 @@ def writing(
     except (OSError, SafetensorError) as e:
         raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or choose another place, and start the same again.") from None
 
+# %% ../nbs/00_core.ipynb #d8da31f0
+def check_target(
+    path, # a file that is to be written
+):
+    "Raise `InputError` when there can be no such file: the path is a folder, or leads through a file."
+    path = Path(path)
+    if path.is_dir(): raise InputError(f'{path} is a folder: give the name of a file.')
+    through = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+    if through: raise InputError(f'{path} cannot be written, since {through.name} is a file and no folder: give another place.')
+
 # %% ../nbs/00_core.ipynb #10b5c4f5
 @contextlib.contextmanager
 def atomic_path(
@@ -139,6 +149,7 @@ def atomic_path(
 ):
     "A temporary path to write to; renamed to `path` when the `with` ends well, removed when it does not."
     path = Path(path)
+    check_target(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,17 +165,29 @@ def write_json(
 ):
     "Write `value` as readable JSON, whole or not at all; NaN is refused."
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    if any('\ud800' <= c <= '\udfff' for c in text): text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
     with atomic_path(path) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
+
+# %% ../nbs/00_core.ipynb #337d5c56
+def once(
+    pairs, # (name, value) of a JSON object
+):
+    "A dict of them; `ValueError` for a name that stands twice, of which JSON would silently take the last."
+    out = dict(pairs)
+    if len(out) == len(pairs): return out
+    names = [k for k, _ in pairs]
+    raise ValueError(f"'{next(k for k in out if names.count(k) > 1)}' stands twice")
 
 # %% ../nbs/00_core.ipynb #0de21b2d
 def read_json(
     path, # the file
 ):
     "What a JSON file holds; `InputError` naming the file when it is missing or damaged."
-    try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError: raise InputError(f"{path} does not exist.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise InputError(f"{path} is not readable as JSON ({e}). It may be cut off: write it again or take it from a copy.") from None
+    cure = 'write it again or take it from a copy'
+    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'), object_pairs_hook=once)
+    except FileNotFoundError: raise InputError(f"{path} does not exist: {cure}, or correct the path.") from None
+    except OSError as e: raise InputError(f"{path} cannot be read ({e.strerror}): give a file that can.") from None
+    except (ValueError, RecursionError) as e: raise InputError(f"{path} is not readable as JSON ({e}). It may be cut off: {cure}.") from None
 
 # %% ../nbs/00_core.ipynb #397f594f
 def is_root(
@@ -220,7 +243,7 @@ def bar_file():
 def run_command(
     name,    # of the command, for the message
     f,       # does the work; what it returns is the exit status, None for 0
-    mend='', # what helps when a file cannot be read or written
+    mend='Give a place that can be read and written.', # what helps when a file cannot
     kept='', # what an interruption leaves
 ):
     "The exit status: that of `f`, 2 after bad input or trouble with a file, 130 when interrupted."

@@ -9,7 +9,7 @@ __all__ = ['check_processes', 'check_shared', 'need_accelerate', 'join', 'run_fo
            'train_command', 'main']
 
 # %% ../nbs/39_distributed.ipynb #539bcbc0
-import argparse, logging, os, re, socket, sys, tempfile, warnings
+import argparse, contextlib, logging, os, re, socket, sys, tempfile, warnings
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -274,7 +274,7 @@ def check_reached(
 ):
     "Raise `InputError` when it says that another process cannot be reached."
     if not re.search('gloo|NCCL|peer|onnection', str(error)): return
-    raise InputError(f"another process of this training has ended or cannot be reached ({' '.join(str(error).split())[:150]}). What is saved is kept: see what the other one said last, and start the same command again to go on.") from None
+    raise InputError(f"another process of this training has ended or cannot be reached ({str(error).split(': ')[-1].split('.')[0]}). What is saved is kept: see what the other one said last, and start the same command again to go on.") from None
 
 # %% ../nbs/39_distributed.ipynb #dc3bdaba
 def fit_part(
@@ -355,7 +355,9 @@ def train_command(
     cfg, info = Config.preset(a.preset, size).override(a.overrides), dict(data=store.name, preset=a.preset, size=size)
     check_shared(cfg, a.processes)
     path, origin = open_run(root/a.out, f'{store.name}-{a.preset}-{size}-seed{cfg.train.seed}', cfg, store, a.fork) if accelerator.is_main_process else (None, None)
-    run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
+    try: run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
+    finally:
+        with contextlib.suppress(OSError): path and path.rmdir()   # nothing came of it: only an empty folder goes
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 

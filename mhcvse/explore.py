@@ -21,13 +21,14 @@ import nbformat
 import torch
 from PIL import Image
 from .core import InputError, atomic_path, length_mask, project_root
+from .store import Store
 from .batches import norm_features
 from .attention import head_maps
 from .model import finish
 from .metrics import similarity_ranks
 from .train import Run
 from .report import COLORS, embed_texts
-from .search import Hits, Search
+from .search import Hits, Search, check_k
 
 # %% ../nbs/61_explore.ipynb #862c5596
 class Look(NamedTuple):
@@ -211,6 +212,8 @@ class State:
         k=10,    # results shown
     ):
         check_sources(sources)
+        if k is None: raise InputError('explore: k=None should be a whole number: how many results are shown.')
+        check_k(k)
         self.sources, self.k, self.split = sources, k, sources[0].split
         self.side, self.keep, self.limit = 'captions', 'all', 5 # what is stepped through, which of them, K
         self.place, self.query = 0, None    # where among the kept, and the caption or image there
@@ -626,7 +629,7 @@ def explore(
     index=False,  # where searches keep their index: False nowhere, None in the run's folder
 ):
     "The explorer of one run, or of two side by side."
-    names = [None]*len(runs) if names is None else list(names)
+    names = [None]*len(runs) if names is None else [names] if isinstance(names, str) or not hasattr(names, '__iter__') else list(names)
     if len(names) != len(runs): raise InputError(f'explore: {len(names)} names for {len(runs)} runs: give as many.')
     return Explorer([open_source(r, n, split, store, index) for r, n in zip(runs, names)], k)
 
@@ -639,9 +642,10 @@ def write_page(
 ):
     "Write a notebook of one cell that shows the explorer of these runs, for voila or JupyterLab."
     full = lambda p: (Path(p) if Path(p).exists() else project_root()/p).resolve()
+    if not 1 <= len(runs) <= 2: raise InputError(f'write_page: {len(runs)} runs were given: give one, or two to compare.')
     for r in runs:
         if not (full(r)/'config.json').exists(): raise InputError(f"write_page: {r} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
-    if store is not None: options['store'] = str(full(store))
+    if store is not None: options['store'] = str(Store(full(store)).path)
     words = [repr(str(full(r))) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]
     cell = nbformat.v4.new_code_cell(f"from mhcvse.explore import explore\nexplore({', '.join(words)})")
     nb = nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))

@@ -7,18 +7,19 @@ __all__ = ['NORM_LEAVES', 'RNN_LEAVES', 'NAMES', 'PARTS', 'SOURCE', 'DOUBLED', '
            'NDARRAY', 'STAND_INS', 'PLACES', 'ALLOWED', 'layer_names', 'module_names', 'tensor_use', 'load_tensors',
            'check_tensor', 'Checkpoint', 'read_checkpoint', 'checkpoint_sizes', 'check_options', 'cvse_config',
            'check_doubles', 'checkpoint_tensor', 'cvse_weights', 'checkpoint_report', 'read_cvse_vocab', 'refuse',
-           'HeldType', 'HeldArray', 'StandIn', 'ArrayUnpickler', 'check_pickle', 'pickled_arrays', 'concept_words',
-           'cvse_edges', 'dead_slots', 'node_table', 'cvse_graph', 'read_cvse_concepts', 'read_concept_labels',
-           'check_store_fits', 'find_graph', 'load_cvse']
+           'HeldType', 'HeldArray', 'StandIn', 'ArrayUnpickler', 'pickled_arrays', 'concept_words', 'cvse_edges',
+           'dead_slots', 'node_table', 'cvse_graph', 'read_cvse_concepts', 'read_concept_labels', 'check_store_fits',
+           'find_graph', 'load_cvse']
 
 # %% ../nbs/35_interop.ipynb #e9c5edf9
-import argparse, io, math, pickle, pickletools, re
+import argparse, io, math, pickle, re
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
 from .core import InputError, read_json
 from .config import Config
+from .runs import check_pickle, load_torch
 from .text import SPECIALS, Vocab
 from .concepts import ConceptGraph, conditional, edges, normalise, word_class
 from .task import Task
@@ -90,7 +91,7 @@ def load_tensors(
     "What the file holds, if that is tensors, plain containers and argparse Namespaces; nothing in it is run."
     if not Path(path).is_file(): raise InputError(f"{path} is not a file: give the path of a CVSE checkpoint, such as model_best.pth.tar.")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]): return torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]): return load_torch(path)
     except Exception as e: text = f'{type(e).__name__}: {e}'  # a damaged pickle can raise anything
     if asked := re.search(r'GLOBAL ([\w.]+)', text):
         raise InputError(f"{path} holds '{asked[1]}', which is neither a tensor nor an argparse Namespace: it is refused, and nothing of it was run. "
@@ -336,14 +337,6 @@ class ArrayUnpickler(pickle.Unpickler):
     "The only unpickler of the package: it knows numpy's arrays, by stand-ins, and nothing else."
     def find_class(self, module, name): return ALLOWED.get((module, name)) or refuse(f"'{module}.{name}'")
 
-# %% ../nbs/35_interop.ipynb #62ffaa80
-def check_pickle(
-    data, # the bytes of a pickle
-):
-    "Raise unless all its lengths stay within the file, and its places in memory too."
-    for op, arg, _ in pickletools.genops(data):
-        if 'PUT' in op.name and arg > len(data): refuse('a place in memory beyond its size')
-
 # %% ../nbs/35_interop.ipynb #20e5d4d3
 def pickled_arrays(
     path, # a .pkl file
@@ -352,7 +345,7 @@ def pickled_arrays(
     if not Path(path).is_file(): raise InputError(f"{path} is not a file: give the path of one of CVSE's .pkl files.")
     data = Path(path).read_bytes()
     try:
-        check_pickle(data)
+        check_pickle(data, len(data))
         held = ArrayUnpickler(io.BytesIO(data), encoding='latin1').load()
         if type(held) is HeldArray: return held.numpy()
         if type(held) is dict and all(type(k) is str and type(v) is HeldArray for k, v in held.items()): return {k: v.numpy() for k, v in held.items()}
@@ -366,9 +359,10 @@ def concept_words(
 ):
     "The C concept words in the order of their numbers."
     d = read_json(path)
-    if not isinstance(d, dict) or sorted(map(str, d.values())) != sorted(map(str, range(len(d)))) or not d:
+    number = lambda x: int(x) if type(x) is int or isinstance(x, str) and re.fullmatch(r'\d{1,9}', x) else None
+    if not isinstance(d, dict) or {*map(number, d.values())} != {*range(len(d))} or not d:
         raise InputError(f"{path} is no list of concepts of CVSE: it should be a table from words to the numbers 0, 1, 2, …, each once.")
-    return sorted(d, key=d.get)
+    return sorted(d, key=lambda w: number(d[w]))
 
 # %% ../nbs/35_interop.ipynb #545f744a
 def cvse_edges(

@@ -38,8 +38,8 @@ def rated_line(
     "What a line says."
     parts = line.split('\t')
     if len(parts) != 2 + EXPERTS: raise InputError(f"{where}: {len(parts)} columns where {2 + EXPERTS} are expected: image, caption as FILE#k and {EXPERTS} ratings, with a tab between them.")
-    caption = re.fullmatch(r'(.+)#(\d+)', parts[1].strip())
-    if not caption: raise InputError(f"{where}: the caption '{parts[1]}' is not of the form FILE#k, k being its number among the captions of FILE, from 0.")
+    caption = re.fullmatch(r'(.+)#(\d{1,9})', parts[1].strip())
+    if not caption: raise InputError(f"{where}: the caption '{parts[1]:.60}' is not of the form FILE#k, k being its number among the captions of FILE, from 0.")
     for r in parts[2:]:
         if r.strip() not in RATINGS: raise InputError(f"{where}: the rating '{r}' should be one of {', '.join(RATINGS)}: correct it, or remove the line.")
     return Rated(parts[0].strip(), caption[1], int(caption[2]), tuple(map(int, parts[2:])))

@@ -108,6 +108,7 @@ def merge_stores(
 ):
     "One store of all images and captions, streamed; an interrupted merge goes on."
     stores, dst = [Store(p) for p in paths], Path(dst)
+    if not stores: raise InputError('merge: no store is given: name two or more.')
     if len({s.path.resolve() for s in stores}) < len(stores): raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
     check_alike(stores, pad)
     r, at = max(s.shape[0] for s in stores), np.cumsum([0, *(s.n_images for s in stores)])

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NOT_NPY', 'KARPATHY_SPLITS', 'ABOUT', 'read_lines', 'npy_header', 'open_npy', 'NpyRows', 'cosine_changes', 'Halved',
-           'check_captions', 'check_unique', 'per_row', 'whole_numbers', 'precomp_split', 'check_apart',
-           'precomp_extras', 'json_list', 'Described', 'read_karpathy', 'Karpathy', 'karpathy_names', 'described_data',
-           'precomp_data', 'read_about', 'import_precomp', 'write_npy', 'captions_each', 'write_lines', 'export_split',
-           'export_precomp', 'import_once', 'find_flickr30k', 'open_data']
+           'check_captions', 'per_row', 'whole_numbers', 'precomp_split', 'check_apart', 'precomp_extras', 'json_list',
+           'Described', 'read_karpathy', 'Karpathy', 'karpathy_names', 'described_data', 'precomp_data', 'read_about',
+           'import_precomp', 'write_npy', 'captions_each', 'write_lines', 'export_split', 'export_precomp',
+           'import_once', 'find_flickr30k', 'open_data']
 
 # %% ../nbs/13_precomp.ipynb #e7c94292
 import json, os, re, shutil
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from .core import InputError, did_you_mean, content_hash, project_root, short_path, write_json
-from .store import EXTRAS, SPLITS, Store, as_tensor, blocks, check_extras, check_features, read_rows, same_words, write_store
+from .core import InputError, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
+from .store import EXTRAS, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, read_rows, same_words, write_store
 from .merge import Joined
 
 # %% ../nbs/13_precomp.ipynb #c7c91f5a
@@ -27,6 +27,7 @@ def read_lines(
 ):
     "The lines of a file, cut at line feeds only; one that is empty or not UTF-8 is an `InputError` with its number."
     out = []
+    if not Path(path).is_file(): raise InputError(f'{path} is no file: give the text file, one {what} a line.')
     with open(path, 'rb') as f:
         for i, l in enumerate(f, 1): # a binary file is cut at line feeds alone
             try: out.append((l if i > 1 else l.removeprefix(b'\xef\xbb\xbf')).decode('utf-8').removesuffix('\n').rstrip('\r'))
@@ -43,6 +44,7 @@ def npy_header(
     path, # a .npy file
 ):
     "(shape, type, bytes the file should have); `InputError` that says what the file is instead."
+    if not Path(path).is_file(): raise InputError(f'{path} is no file: give a .npy file.')
     with open(path, 'rb') as f:
         start = f.read(30)
         cure = next((c for b, c in NOT_NPY.items() if start.lstrip().startswith(b)), 'It may be cut off: copy or download it again.')
@@ -51,7 +53,8 @@ def npy_header(
             version = np.lib.format.read_magic(f)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(f)
-        except ValueError as e: raise InputError(f'{path} is not a readable .npy array ({e}). {cure}') from None
+            if not all(type(k) is int and 0 <= k < 2**48 for k in shape): raise ValueError(f'shape is not valid: {shape}')
+        except Exception as e: raise InputError(f'{path} is not a readable .npy array ({str(e)[:100]}). {cure}') from None  # a damaged header can raise anything
         return shape, dtype, f.tell() + int(np.prod(shape, dtype='i8'))*dtype.itemsize
 
 # %% ../nbs/13_precomp.ipynb #492332ea
@@ -64,7 +67,7 @@ def open_npy(
     got = Path(path).stat().st_size
     if got != size: raise InputError(f"{path} has {got:,} bytes and should have {size:,} by its header: it was {'cut off' if got < size else 'written twice or damaged'}. Copy or download it again.")
     try: check_features(np.broadcast_to(np.empty((), dtype), shape))
-    except InputError as e: raise InputError(f'{path}: {e} The array should be (images, regions, feature size), of numbers.') from None
+    except ValueError as e: raise InputError(f'{path}: {e} The array should be (images, regions, feature size), of numbers.') from None
     return np.load(path, mmap_mode='r', allow_pickle=False)
 
 # %% ../nbs/13_precomp.ipynb #e2740011
@@ -142,17 +145,6 @@ def check_captions(
     for i, l in enumerate(lines, 1):
         if re.fullmatch(r'''b(['"]).*\1''', l): raise InputError(f"{path}, line {i}: {l[:30]!r} is a byte string that Python has printed: take off b'…', or decode and write the captions again.")
         if re.match(r'\S+\.(jpe?g|png)#\d+\s', l): raise InputError(f'{path}, line {i} begins with the name of its image: keep the caption alone (the names go to a _names.txt file).')
-
-# %% ../nbs/13_precomp.ipynb #f53a8cb6
-def check_unique(
-    values, # names or ids
-    what,   # what they are and where they are from
-):
-    "Raise `InputError` when one stands twice."
-    first = {}
-    for i, v in enumerate(values):
-        if v in first: raise InputError(f"{what}: images {first[v]} and {i} are both '{v}'. Give each image its own, or take one of them out with its row and its captions.")
-        first[v] = i
 
 # %% ../nbs/13_precomp.ipynb #1dac56e5
 def per_row(
@@ -245,6 +237,7 @@ def json_list(
                 yield item
                 continue
             except json.JSONDecodeError as e: error = e
+            except (ValueError, RecursionError) as e: raise InputError(f"{path}: an element of the list '{key}' cannot be read ({e}): the file is damaged, download it again.") from None
             if not more: raise InputError(f"{path} ends before its list '{key}' does, or is no such JSON ({error}): it may be cut off, download it again.")
             try: new = f.read(2**20)
             except UnicodeDecodeError as e: raise InputError(f'{path} is not UTF-8 ({e}): download it again.') from None
@@ -269,7 +262,9 @@ def read_karpathy(
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: give Karpathy's dataset_*.json, or leave it out.")
     out = []
     for i, d in enumerate(json_list(path, 'images')):
-        try: name, split, said, ids = d['filename'], d['split'], [s['raw'].strip() for s in d['sentences']], [d[k] for k in ('imgid', 'cocoid') if k in d]
+        try:
+            name, split, said, ids = d['filename'], d['split'], [s['raw'].strip() for s in d['sentences']], [d[k] for k in ('imgid', 'cocoid') if k in d]
+            if not isinstance(name, str) or not isinstance(split, str) or not all(isinstance(k, int) for k in ids): raise TypeError('filename and split should be texts, imgid and cocoid whole numbers')
         except (KeyError, TypeError, AttributeError) as e: raise InputError(f"{path}: image {i} is not as in Karpathy's dataset_*.json (filename, split, sentences with raw): {e!r}. Give that file, or leave it out.") from None
         if split not in KARPATHY_SPLITS: raise InputError(f"{path}: image {i} ({name}) has the split '{split}'; {did_you_mean(split, KARPATHY_SPLITS)}")
         out.append(Described(name, KARPATHY_SPLITS[split], said, ids))
@@ -360,8 +355,8 @@ def read_about(
     "What `export_precomp` noted beside the arrays, {} without a note; `InputError` for one that is of another form."
     path, kinds = folder/ABOUT, dict(name=str, kind=str, hash=str, scale=float, per_image=int, provenance=dict)
     if not path.exists(): return {}
-    try: about = json.loads(path.read_bytes())
-    except ValueError as e: raise InputError(f'{path} is no JSON ({e}): remove it, or export the store again.') from None
+    try: about = read_json(path)
+    except InputError as e: raise InputError(f'{e} Or remove it.') from None
     about = about if isinstance(about, dict) else {}
     for k, t in kinds.items():
         if not isinstance(about.get(k), t): raise InputError(f"{path}: '{k}' is {about.get(k)!r} and should be of type {t.__name__}: remove the file, or export the store again.")
@@ -383,6 +378,8 @@ def import_precomp(
     if not folder.is_dir(): raise InputError(f'{folder} is not a folder: give the one that holds train_ims.npy and train_caps.txt.')
     about = read_about(folder)
     scale, per_image = about.get('scale', 1.) if scale is None else scale, about.get('per_image', 5) if per_image is None else per_image
+    if type(per_image) is not int or per_image < 1: raise InputError(f'per_image={per_image!r} should be a whole number of at least 1: the captions of each image.')
+    check_target(dst)
     data = precomp_data(folder, per_image, Karpathy(karpathy) if karpathy else None)
     files = sorted(p for s in (*SPLITS, 'all') for p in folder.glob(f'{s}_*') if p.suffix in ('.npy', '.txt')) + [p for p in (karpathy and Path(karpathy), about and folder/ABOUT) if p]
     source = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]

@@ -122,7 +122,7 @@ def look_at_files(
         except InputError as e: out.append(Finding('wrong', p.name, str(e)))
     for p in sorted(root.glob('.*.part')):
         try: n = f"{json.loads(p.with_name(p.name + '.json').read_text())['images']:,} images"
-        except (OSError, ValueError, KeyError): n = 'its first images'
+        except (OSError, ValueError, KeyError, TypeError, RecursionError): n = 'its first images'
         out.append(Finding('unfinished', p.name, f'an import is running, or was interrupted after {n}: the same command goes on from there. To give it up, delete {p.name} and {p.name}.json.'))
     out += [Finding('unfinished', p.name, f'regions are being extracted, or were until somebody stopped it: the same command goes on from there. To give it up, delete {p.name}.') for p in sorted(root.glob('*.h5.partial'))]
     out += [Finding('unfinished', p.name, 'a process writes this, or was killed while it did: if none is running, delete it.') for p in sorted(root.glob('.*.tmp'))]

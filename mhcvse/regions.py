@@ -10,8 +10,8 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
            'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'find_device', 'extract_pictures', 'ahead',
            'survey', 'row_sum', 'begin_partial', 'write_row', 'rows_done', 'differences', 'open_partial',
            'make_batches', 'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'all_inputs', 'extract_paths',
-           'extract_together', 'run_settings', 'extract_folder', 'extraction_of', 'extractor_of', 'open_embeddings',
-           'PickedRows', 'match_rows', 'import_embeddings']
+           'extract_together', 'run_settings', 'extract_folder', 'extraction_of', 'kept_weights', 'extractor_of',
+           'open_embeddings', 'PickedRows', 'match_rows', 'import_embeddings']
 
 # %% ../nbs/13_regions.ipynb #907193c7
 import csv, hashlib, http.client, inspect, io, itertools, json, math, os, re, shutil, unicodedata, zlib
@@ -32,8 +32,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
 from .core import InputError, bar_file, content_hash, did_you_mean, generator, one_of, seeded, writing
-from .runs import load_weights
-from .store import SPLITS, Store, check_features, check_texts, reserve, write_store
+from .runs import load_torch, load_weights
+from .store import SPLITS, Store, check_features, check_texts, reading, reserve, write_store
 from .merge import merge_stores
 from .precomp import KARPATHY_SPLITS, json_list, open_npy, read_lines
 
@@ -397,7 +397,7 @@ def read_state(
     "name -> tensor."
     if Path(path).suffix == '.safetensors': return load_weights(path)
     cure = 'save model.state_dict() alone with torch.save, or as safetensors'
-    try: state = torch.load(path, map_location='cpu', weights_only=True)
+    try: state = load_torch(path)
     except Exception as e:
         reason = re.split('[.:] |\n', str(e))[0][:120] or type(e).__name__
         raise InputError(f'{path} is not a readable state dict ({reason}): {cure}.') from None
@@ -658,7 +658,7 @@ def open_partial(
     try: f = h5py.File(path, 'r+')
     except BlockingIOError: raise InputError(f'{path} is in use by another process: wait for it, or name another target.') from None
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}): remove it to begin anew.') from None
-    about = json.loads(f['about'].asstr()[()]) if 'about' in f else {}
+    with reading(path): about = json.loads(f['about'].asstr()[()]) if 'about' in f else {}
     was, now = dict(map(tuple, about.get('files', []))), dict(map(tuple, files))
     if about.get('how') == how and about['files'] == files: return f
     f.close()
@@ -875,17 +875,32 @@ def extraction_of(
     found = [extraction_of(m['provenance']) for m in older]
     return found[0] if found and all(f == found[0] for f in found) else None
 
+# %% ../nbs/13_regions.ipynb #a4dbc3ad
+def kept_weights(
+    store,  # the `Store` that names them
+    source, # a model of torchvision by name
+    name,   # of its weights
+):
+    "The name, where torchvision's cache has these weights. Because a store says so, nothing is fetched and no other file is opened: `InputError`."
+    try: entry = get_model_weights(source).__members__.get(name)
+    except (ValueError, TypeError): entry = None
+    if entry and (Path(torch.hub.get_dir())/'checkpoints'/Path(entry.url).name).is_file(): return name
+    cure = f'name them, weights={name!r} (--weights {name}), and torchvision fetches them' if entry else 'give their file, weights=… (--weights FILE)'
+    raise InputError(f'{store.path.name} was made with the weights {name} of {source}, which are not here: {cure}.')
+
 # %% ../nbs/13_regions.ipynb #e1a4646f
 def extractor_of(
     store,        # a `Store` that `extract_folder` made
-    weights=None, # the file of its weights, when it was made with a file
+    weights=None, # the file of its weights, or their name, so that they are fetched; None: those in torchvision's cache
 ):
     "The extractor that a store was made with, for another picture."
     how = extraction_of(store.provenance)
     if not how: raise InputError(f'{store.path.name} was not made from pictures by extract_folder, or its parts were made differently: its extractor is not known. Make a store with mhcvse-prepare images to ask with new pictures.')
+    if not isinstance(how, dict) or not isinstance(how.get('source'), str) or not isinstance(how.get('weights'), dict) or not all(isinstance(how['weights'].get(k), str) for k in ('name', 'sha256')):
+        raise InputError(f'{store.path.name} says of its extraction what cannot be: it is damaged, make it again with mhcvse-prepare images.')
     w, options = how['weights'], {k: how[k] for k in ('regions', 'score', 'overlap', 'min_box', 'min_size', 'max_size', 'grid', 'size') if k in how}
     untrained = w['name'] == 'random'
-    extractor = load_extractor(how['source'], weights or (None if untrained else w['name']), untrained, w.get('seed', 0), **options)
+    extractor = load_extractor(how['source'], weights or (None if untrained else kept_weights(store, how['source'], w['name'])), untrained, w.get('seed', 0), **options)
     got = extractor.settings['weights']
     if got['sha256'] != w['sha256']: raise InputError(f"{store.path.name} was made with the weights {w['name']} (SHA-256 {w['sha256'][:16]}…), and these are {got['name']} ({got['sha256'][:16]}…): give the file it was made with.")
     return extractor

@@ -88,7 +88,7 @@ def show_table(
     t, # from `results_table`
 ):
     "The table for reading: one decimal, blanks where there is no number."
-    return t.style.format('{:.1f}', na_rep='').format('{:.0f}', na_rep='', subset=[c for c in t if c[1] == 'seeds'])
+    return t.style.format_index(escape='html').format('{:.1f}', na_rep='').format('{:.0f}', na_rep='', subset=[c for c in t if c[1] == 'seeds'])
 
 # %% ../nbs/50_report.ipynb #e4ead11b
 def data_summary(

@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass, fields
 from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
-from .runs import run_folders
+from .runs import check_json, run_folders
 from .precomp import open_data
 from .scenes import open_scenes
 from .task import Task
@@ -150,7 +150,7 @@ def find_run(
 ):
     "The folder of a finished run with this config on this data, or None."
     for f in sorted((project_root()/out_dir).glob('*/metrics.json')):
-        m = read_json(f.parent/'manifest.json')
+        m = check_json(f.parent/'manifest.json', {'config': str, 'hashes.data': str})
         if m['config'] == cfg.hash and m['hashes']['data'] == store.hash: return f.parent
 
 # %% ../nbs/55_reproduce.ipynb #5da51bc9

@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['FORMAT', 'NAMED', 'MOST_WORDS', 'KINDS', 'EFFORTS', 'PAGE', 'Gallery', 'scan', 'Found', 'rescore', 'exact_search',
            'index_key', 'index_files', 'parts_hash', 'write_index', 'read_index', 'embed_parts', 'split_of', 'on_store',
-           'Search', 'open_parts', 'from_run', 'words_of', 'check_sentence', 'Hit', 'Hits', 'hits_of', 'find_caption',
-           'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for', 'embed_picture', 'Asked',
-           'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits', 'need_faiss', 'leading',
-           'projected', 'Approximate', 'nominate', 'approximate_search', 'recall', 'effort_curve', 'choose_effort',
-           'speed_up', 'thumbnail', 'hit_html', 'page', 'printable', 'listing', 'make_parser', 'ask', 'main']
+           'Search', 'open_parts', 'from_run', 'words_of', 'check_sentence', 'Hit', 'Hits', 'check_k', 'hits_of',
+           'find_caption', 'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for',
+           'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits',
+           'need_faiss', 'leading', 'projected', 'Approximate', 'nominate', 'approximate_search', 'recall',
+           'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'page', 'printable', 'listing',
+           'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
-import argparse, base64, functools, html, io, sys, textwrap, time
+import argparse, base64, functools, html, io, re, sys, textwrap, time
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, content_hash, length_mask, one_of, read_json, run_command, short_path, write_json
+from .core import InputError, atomic_path, check_target, content_hash, length_mask, one_of, read_json, run_command, short_path, write_json
 from .config import to_dict
 from .runs import load_weights, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
@@ -281,6 +282,13 @@ class Hits(list):
         super().__init__(hits)
         self.query, self.unknown, self.right = query, list(unknown), right
 
+# %% ../nbs/60_search.ipynb #2fbae0b8
+def check_k(
+    k, # how many results
+):
+    "Raise `InputError` unless it is a whole number of at least 1, or None."
+    if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1): raise InputError(f'k={k!r} should be a whole number of at least 1, or None for all.')
+
 # %% ../nbs/60_search.ipynb #e38989ef
 def hits_of(
     search,     # `Search`
@@ -293,7 +301,7 @@ def hits_of(
     leave=None, # an index to leave out: the query itself
 ):
     "`Hits` of a query among the images or the captions."
-    if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1): raise InputError(f'k={k!r} should be a whole number of at least 1, or None for all.')
+    check_k(k)
     gallery, split = getattr(search, f'{kind}_gallery'), search.split
     k_found = k if k is None or leave is None else k + 1
     found = approximate_search(search.approximate[0], query, k_found, *search.approximate[1:]) if kind == 'image' and k and search.approximate else None
@@ -410,8 +418,10 @@ def image_query(
     kind = isinstance(image, (int, np.integer, str)) and not isinstance(image, bool)
     i = find_image(search, image) if kind else None
     if i is not None: return Asked([p[i:i + 1] for p in search.image_gallery.parts], i, search.split.names[i], None)
-    if isinstance(image, (str, Path)) and not Path(image).is_file():
-        raise InputError(f"'{image}' is neither an image of {search.split.name} nor a picture's path: names are such as '{search.split.names[0]}'.")
+    try: there = not isinstance(image, (str, Path)) or Path(image).is_file()
+    except OSError: there = False   # longer than a file name can be
+    if not there:
+        raise InputError(f"'{str(image)[:80]}' is neither an image of {search.split.name} nor a picture's path: names are such as '{search.split.names[0]}'.")
     picture = read_picture(image)
     return Asked(embed_picture(search, picture), None, Path(image).name if isinstance(image, (str, Path)) else 'picture', picture)
 
@@ -711,11 +721,13 @@ def ask(
     a, # the parsed arguments
 ):
     "(search, hits, picture that was asked with or None)."
+    check_k(a.k)
+    if a.html: check_target(a.html)
     store = Store(a.store)
     search = Search.from_run(a.run, store, a.split, a.index, extractor_of(store, a.weights) if a.weights else None)
     if a.sentence is not None: return search, search.images(a.sentence, a.k), None
     image = a.captions if a.captions is not None else a.similar
-    if image not in search.names and image.isdecimal(): image = int(image)
+    if image not in search.names and re.fullmatch(r'\d{1,9}', image): image = int(image)
     asked = image_query(search, image)
     return search, (search.captions if a.captions is not None else search.similar)(asked, a.k), asked.picture
 

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'MARK', 'ROWS', 'EXTRAS', 'check_texts', 'check_shape', 'check_features',
-           'check_links', 'check_extras', 'blocks', 'as_tensor', 'as_array', 'check_finite', 'make_features',
-           'write_features', 'store_items', 'store_hash', 'Partial', 'part_done', 'check_idle', 'partial_path',
-           'write_texts', 'read_texts', 'lean', 'room', 'reserve', 'new_file', 'write_file', 'write_resumable',
-           'write_store', 'reading', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
+           'check_links', 'check_unique', 'check_each_split', 'check_boxes', 'extra_shapes', 'check_extras', 'blocks',
+           'as_tensor', 'as_array', 'check_finite', 'make_features', 'write_features', 'text_list', 'store_items',
+           'store_hash', 'Partial', 'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean',
+           'room', 'reserve', 'new_file', 'write_file', 'write_resumable', 'store_attrs', 'write_store', 'reading',
+           'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
            'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'subset', 'FeatureTable',
            'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
            'photo_number', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #74a979d8
-import contextlib, functools, hashlib, io, json, os, re, shutil, zlib
+import contextlib, functools, hashlib, io, json, numbers, os, re, shutil, zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 from tqdm import tqdm
-from .core import InputError, one_of, content_hash, atomic_path, length_mask, bar_file, writing
+from .core import InputError, one_of, content_hash, atomic_path, check_target, length_mask, bar_file, writing
 
 # %% ../nbs/12_store.ipynb #36e86d02
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -82,6 +83,45 @@ def check_links(
 # %% ../nbs/12_store.ipynb #04d588c0
 EXTRAS = dict(n_regions='i8', boxes='f4', scores='f4', sizes='f4', pixels='u1', ids='i8') # optional arrays and their stored types
 
+# %% ../nbs/12_store.ipynb #cf24aa2d
+def check_unique(
+    values, # names or ids
+    what,   # what they are and where they are from
+):
+    "Raise `InputError` when one stands twice."
+    first = {}
+    for i, v in enumerate(values):
+        if v in first: raise InputError(f"{what}: images {first[v]} and {i} are both '{v}'. Give each image its own, or take one of them out with its row and its captions.")
+        first[v] = i
+
+# %% ../nbs/12_store.ipynb #3cb9afad
+def check_each_split(
+    values, # N names
+    split,  # N names of splits
+    what,   # what they are: 'names'
+):
+    "Raise `InputError` when two images of a split have the same; test and testall may share images."
+    for s in SPLITS: check_unique([v for v, t in zip(values, split) if t == s], f'{what} of {s}')
+
+# %% ../nbs/12_store.ipynb #28ecd66d
+def check_boxes(
+    boxes, # (N, R, 4) x0 y0 x1 y1
+):
+    "Raise `InputError` for a box that begins left of the picture or above it, or ends before it begins."
+    x = np.asarray(boxes)
+    wrong = (x[..., :2] < 0).any(-1) | (x[..., 2:] < x[..., :2]).any(-1)
+    if not wrong.any(): return
+    i, r = np.argwhere(wrong)[0].tolist()
+    raise InputError(f'boxes: region {r} of image {i} is {[round(float(v), 3) for v in x[i, r]]} and should be x0 y0 x1 y1 in pixels, none negative, x0 ≤ x1 and y0 ≤ y1: clip it to the picture, or leave the boxes out.')
+
+# %% ../nbs/12_store.ipynb #01aeadf2
+def extra_shapes(
+    n, # N images
+    r, # R regions
+):
+    "name -> the shape of an optional array; None where any size will do."
+    return dict(n_regions=(n,), boxes=(n, r, 4), scores=(n, r), sizes=(n, 2), pixels=(n, None, None, 3), ids=(n,))
+
 # %% ../nbs/12_store.ipynb #c7cee40a
 def check_extras(
     extras, # the optional arrays by name: n_regions, boxes, scores, sizes, pixels, ids
@@ -89,12 +129,16 @@ def check_extras(
     r,      # R regions
 ):
     "Raise `InputError` unless the optional arrays fit the images."
-    want = dict(n_regions=(n,), boxes=(n, r, 4), scores=(n, r), sizes=(n, 2), pixels=(n, None, None, 3), ids=(n,))
+    want = extra_shapes(n, r)
     for what, array in extras.items():
         check_shape(what, array, *want[what])
         if what == 'pixels' and array.dtype != np.uint8: raise InputError(f'pixels are of type {array.dtype} and should be uint8, 0 to 255.')
         if what in ('n_regions', 'ids') and array.dtype.kind not in 'ui': raise InputError(f'{what} are of type {array.dtype} and should be whole numbers.')
-        if what in ('boxes', 'scores') and not np.isfinite(array).all(): raise InputError(f'{what} hold numbers that are not finite.')
+        if array.dtype.kind not in 'uif': raise InputError(f'{what} are of type {array.dtype} and should be numbers: save them as such, or leave them out.')
+        if what in ('boxes', 'scores', 'sizes') and not np.isfinite(array).all(): raise InputError(f'{what} hold numbers that are not finite.')
+        if what == 'boxes': check_boxes(array)
+        if what == 'sizes' and (array <= 0).any(): raise InputError(f'sizes: image {int(np.argwhere(array <= 0)[0][0])} has the size {np.asarray(array)[np.argwhere(array <= 0)[0][0]].tolist()}, and width and height should be positive: correct it, or leave the sizes out.')
+        if what == 'ids' and array.dtype.kind == 'u' and (array >= 2**63).any(): raise InputError('ids: one is 2^63 or more, which cannot be stored: give smaller ones, or leave them out.')
     k = extras.get('n_regions')
     if k is not None and (k.min() < 1 or k.max() > r):
         i = int(np.flatnonzero((k < 1) | (k > r))[0])
@@ -128,7 +172,9 @@ def as_array(
 ):
     "`x` as something with a shape and a numpy dtype."
     if isinstance(x, torch.Tensor): return x.detach().cpu().numpy()
-    return x if hasattr(x, 'shape') and hasattr(x, 'dtype') else np.asarray(x)
+    if hasattr(x, 'shape') and hasattr(x, 'dtype'): return x
+    try: return np.asarray(x)
+    except (ValueError, TypeError, OverflowError) as e: raise InputError(f'{type(x).__name__} {x!r:.60} is no array ({str(e).split(". ")[0]}): give rows of the same length.') from None
 
 # %% ../nbs/12_store.ipynb #a6d6f3c3
 def check_finite(
@@ -177,6 +223,15 @@ def write_features(
             if mark and since >= MARK: hashed.result(); data.file.flush(); mark(s.stop, digest); since = 0
     return digest
 
+# %% ../nbs/12_store.ipynb #ba665aa2
+def text_list(
+    texts, # captions, names or splits
+    what,  # what they are
+):
+    "A list of them; `InputError` for a single text, or nothing at all."
+    if isinstance(texts, (str, bytes)) or not hasattr(texts, '__iter__'): raise InputError(f'{what}={texts!r:.60} should be a list with a text for each.')
+    return list(texts)
+
 # %% ../nbs/12_store.ipynb #5502dc86
 def store_items(
     features,      # (N, R, F)
@@ -189,13 +244,14 @@ def store_items(
     "Everything but the features, checked, as the arrays and lists that go to the file."
     check_features(features)
     n, r, _ = features.shape
-    texts = dict(captions=list(captions), names=[f'image-{i}' for i in range(n)] if names is None else list(names), split=list(split))
+    texts = {k: text_list(v, k) for k, v in dict(captions=captions, names=[f'image-{i}' for i in range(n)] if names is None else names, split=split).items()}
     for what, got in (('names', texts['names']), ('split', texts['split'])): check_shape(what, np.empty(len(got)), n)
     for what, key in (('caption', 'captions'), ('name', 'names')): check_texts(texts[key], what)
     for i, s in enumerate(texts['split']): one_of(s, SPLITS, f'image {i}: split')
     links, extras = as_array(caption_image), {k: as_array(v) for k, v in extras.items() if v is not None}
     check_links(links, n, len(texts['captions']))
     check_extras(extras, n, r)
+    check_each_split(texts['names'], texts['split'], 'names')
     return {**texts, 'caption_image': links.astype('i8'), **{k: v.astype(EXTRAS[k], copy=False) for k, v in extras.items()}}
 
 # %% ../nbs/12_store.ipynb #966563aa
@@ -387,6 +443,21 @@ def write_resumable(
     partial = Partial(path, key, features)
     with partial_path(partial) as part: write_file(part, features, items, attrs, partial)
 
+# %% ../nbs/12_store.ipynb #81d02698
+def store_attrs(
+    scale,      # activation = stored number * scale
+    name,       # what the data set is called
+    kind,       # 'data' or 'demonstration'
+    provenance, # where it came from
+):
+    "What the file says of itself, checked: before anything is written."
+    one_of(kind, ('data', 'demonstration'), 'kind')
+    if not isinstance(scale, numbers.Real) or not (np.isfinite(scale) and scale > 0): raise InputError(f'scale={scale!r:.60} should be a positive number: what a stored number is multiplied with to be an activation, 1 when it is one.')
+    try: text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as e: raise InputError(f"provenance ({', '.join(provenance)}) is nothing that JSON can hold ({e}): give texts, finite numbers, lists and tables, or correct the argument's name.") from None
+    check_texts([name, text], 'name or provenance')
+    return dict(scale=float(scale), name=name, kind=kind, provenance=provenance)
+
 # %% ../nbs/12_store.ipynb #7a24ce0b
 def write_store(
     path,           # the .h5 file to write
@@ -411,9 +482,8 @@ def write_store(
     "Check everything, write the store whole or not at all, and open it."
     features, extras = as_array(features), dict(n_regions=n_regions, boxes=boxes, scores=scores, sizes=sizes, pixels=pixels, ids=ids)
     items = store_items(features, captions, caption_image, split, names, extras)
-    one_of(kind, ('data', 'demonstration'), 'kind')
-    if not (np.isfinite(scale) and scale > 0): raise InputError(f'scale={scale!r} should be a positive number: what a stored number is multiplied with to be an activation, 1 when it is one.')
-    attrs = dict(scale=float(scale), name=name or Path(path).stem, kind=kind, provenance=provenance)
+    attrs = store_attrs(scale, name or Path(path).stem, kind, provenance)
+    check_target(path)
     with writing(path):
         if resume is not None: write_resumable(path, features, items, attrs, resume, keep)
         else:
@@ -430,6 +500,45 @@ def reading(
     except InputError: raise
     except Exception as e: raise InputError(f"{path} is damaged ({' '.join(str(e).split())[:200] or type(e).__name__}): write it again, or take it from a copy.") from None
 
+# %% ../nbs/12_store.ipynb #fbaee8fb
+@contextlib.contextmanager
+def reading(
+    path, # the .h5 file
+):
+    "Inside the `with`, whatever HDF5 says of a damaged file, or numpy and Python of what it gave them, is an `InputError`."
+    try: yield
+    except InputError as e: raise InputError(f'{path}: {e}') from None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
+        raise InputError(f"{path} is damaged, or no store ({str(e)[:150]}): write it again, or take it from a copy.") from None
+
+# %% ../nbs/12_store.ipynb #0dfd5b84
+def own_data(
+    file, # an open HDF5 file
+    name, # of a data set
+):
+    "The data set, if it lies in this file: a file that was given by somebody else must not lead to others on this machine."
+    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if isinstance(data, h5py.Dataset) and not data.external and not data.is_virtual: return data
+    raise InputError(f"'{name}' is missing, or is no data set within the file: write the store again.")
+
+# %% ../nbs/12_store.ipynb #beb2fecb
+def check_layout(
+    file, # an open HDF5 file
+):
+    "Raise `InputError` unless the parts of a store are there, of types and sizes that belong together. Their numbers are not read."
+    parts, a = {k: own_data(file, k) for k in ('features', 'captions', 'names', 'split', 'caption_image', *(k for k in EXTRAS if k in file))}, file.attrs
+    check_features(parts['features'])
+    n, r, f = parts['features'].shape
+    size = parts['features'].id.get_storage_size()
+    if parts['features'].compression is None and size != n*r*f*parts['features'].dtype.itemsize: raise InputError(f'features of shape {(n, r, f)} take {size} bytes of it: write the store again.')
+    for k, data in parts.items():
+        if k in EXTRAS: check_shape(k, data, *extra_shapes(n, r)[k])
+        elif k != 'features': check_shape(k, data, n if k in ('names', 'split') else len(parts['captions']))
+        if k in ('captions', 'names', 'split') and h5py.check_string_dtype(data.dtype) is None: raise InputError(f"'{k}' is of type {data.dtype} and should be text: write the store again.")
+    if not all(isinstance(a[k], str) for k in ('name', 'kind', 'hash')) or not isinstance(json.loads(a['provenance']), dict): raise InputError('name, kind, hash or provenance is of the wrong type: write the store again.')
+    if not re.fullmatch('[0-9a-f]{16}', a['hash']): raise InputError(f"its hash {a['hash']!r:.60} is none, and others name files after it: write the store again.")
+    store_attrs(float(a['scale']), a['name'], a['kind'], {})
+
 # %% ../nbs/12_store.ipynb #b7b74e39
 def open_h5(
     path, # the .h5 file
@@ -438,9 +547,12 @@ def open_h5(
     if not Path(path).is_file(): raise InputError(f'{path} does not exist: write the store first, or correct the path.')
     try: f = h5py.File(path, 'r', locking=False)
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}). It may be cut off: write it again.') from None
-    with reading(path):
-        if f.attrs.get('format') != FORMAT: raise InputError(f"{path} is an HDF5 file and no {FORMAT}: import the data set's folder instead.")
-        if f.attrs['version'] > VERSION: raise InputError(f"{path} has version {f.attrs['version']}, this mhcvse reads up to {VERSION}: use a newer mhcvse.")
+    try:
+        with reading(path): form, version = f.attrs.get('format'), int(f.attrs.get('version', VERSION))
+        if not isinstance(form, str) or form != FORMAT: raise InputError(f"{path} is an HDF5 file and no {FORMAT}: import the data set's folder instead.")
+        if version > VERSION: raise InputError(f"{path} has version {version}, this mhcvse reads up to {VERSION}: use a newer mhcvse.")
+        with reading(path): check_layout(f)
+    except InputError: f.close(); raise
     return f
 
 # %% ../nbs/12_store.ipynb #30e6ff87
@@ -456,8 +568,9 @@ class Store:
             self.name, self.kind, self.hash, self.scale, self.sha256 = a['name'], a['kind'], a['hash'], float(a['scale']), a.get('sha256')
             self.provenance = json.loads(a['provenance'])
             self.n_images, self.shape, self.dtype = f.shape[0], tuple(f.shape[1:]), f.dtype
-            self.checks = self.file['checks'][:] if 'checks' in self.file else None   # files of earlier versions have none
-            if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)): raise InputError(f'{path} has changed since it was written (in its attributes): write the store again, or take it from a copy.')
+            self.checks = own_data(self.file, 'checks')[:] if 'checks' in self.file else None   # files of earlier versions have none
+            if self.checks is not None: check_shape('checks', self.checks, self.n_images)
+            if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)): raise InputError('it has changed since it was written (in its attributes): write the store again, or take it from a copy.')
     @property
     def file(self):
         "The open HDF5 file of this process."
@@ -472,12 +585,15 @@ def read_items(
     hash, # its content hash, so that a rewritten file is read again
 ):
     "Captions, names, split and caption_image of a store, read once per process."
-    with reading(path), open_h5(path) as f:
-        texts = {k: read_texts(f, k) for k in ('captions', 'names', 'split')}
-        items, d = {**texts, **{k: f[k][:] for k in ('caption_image', 'n_regions') if k in f}}, f['features']
-        if 'sha256' in f.attrs and store_hash(f.attrs['sha256'], d.dtype, d.shape, float(f.attrs['scale']), items) != hash:
-            raise InputError(f'{path} has changed since it was written (in its captions, names, splits or links): write the store again, or take it from a copy.')
-        return {k: v for k, v in items.items() if k != 'n_regions'}
+    with open_h5(path) as f, reading(path):
+        texts, links = {k: read_texts(f, k) for k in ('captions', 'names', 'split')}, f['caption_image'][:]
+        for i, s in enumerate(texts['split']): one_of(s, SPLITS, f'image {i}: split')
+        check_links(links, len(f['features']), len(texts['captions']))
+        items, d = {**texts, 'caption_image': links}, f['features']
+        counts = dict(n_regions=f['n_regions'][:]) if 'n_regions' in f else {}
+        if 'sha256' in f.attrs and store_hash(f.attrs['sha256'], d.dtype, d.shape, float(f.attrs['scale']), items | counts) != hash:
+            raise InputError('it has changed since it was written (in its captions, names, splits or links): write the store again, or take it from a copy.')
+        return items
 Store.items = property(lambda self: read_items(self.path, self.hash))
 Store.splits = property(lambda self: [s for s in SPLITS if s in set(self.items['split'])])
 
@@ -510,9 +626,10 @@ def read_rows(
 ):
     "(B, ...) array of these rows: in one piece when they are consecutive, else one by one in the order of the file."
     index = np.asarray(index, dtype='i8')
-    if len(index) and (np.diff(index) == 1).all(): return data[index[0]:index[-1]+1]
-    out = np.empty((len(index), *data.shape[1:]), data.dtype)
-    for k in np.argsort(index, kind='stable'): out[k] = data[int(index[k])]
+    with reading(data.file.filename):
+        if len(index) and (np.diff(index) == 1).all(): return data[index[0]:index[-1]+1]
+        out = np.empty((len(index), *data.shape[1:]), data.dtype)
+        for k in np.argsort(index, kind='stable'): out[k] = data[int(index[k])]
     return out
 
 # %% ../nbs/12_store.ipynb #306db678
@@ -534,7 +651,8 @@ def region_counts(
 ):
     "(N,) real regions of each image, or None when every one has R."
     if 'n_regions' not in store.file: return None
-    with reading(store.path): n = torch.from_numpy(store.file['n_regions'][:])[images]
+    with reading(store.path): check_extras(dict(n_regions=(n := store.file['n_regions'][:])), store.n_images, store.shape[0])
+    n = torch.from_numpy(n)[images]
     return None if (n == store.shape[0]).all() else n
 
 # %% ../nbs/12_store.ipynb #7cf7c06c
@@ -575,7 +693,8 @@ def split_extra(
     i,     # which image of the split
 ):
     "One image's row of an optional array, or None when the store has none."
-    with reading(split.store.path): return split.store.file[what][int(split.images[i])] if what in split.store.file else None
+    if what not in split.store.file: return None
+    with reading(split.store.path): return split.store.file[what][int(split.images[i])]
 Split.boxes = lambda self, i: split_extra(self, 'boxes', i)
 Split.scores = lambda self, i: split_extra(self, 'scores', i)
 Split.sizes = lambda self, i: split_extra(self, 'sizes', i)
@@ -619,7 +738,7 @@ def load_features(
     data, rows = split.store.file['features'], split.images.numpy()
     kind = dtype or as_tensor(np.empty(0, data.dtype)).dtype
     out = torch.empty(len(rows), *split.store.shape, dtype=kind, device=device)
-    for s in blocks(len(rows), data[:1].nbytes, f'reading {split.name}'): out[s] = as_tensor(read_features(split.store, rows[s]))
+    for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), f'reading {split.name}'): out[s] = as_tensor(read_features(split.store, rows[s]))
     n = None if split.n_regions is None else split.n_regions.to(device)
     return FeatureTable(out, split.store.scale, n)
 Split.load = load_features
@@ -676,11 +795,12 @@ def check_store(
 ):
     "Read everything once, check it as if it were written now, compare the hash, and give the card."
     store, digest = Store(path), hashlib.sha256()
-    with reading(path): f, extras = store.file, {k: v[:] for k, v in store.file.items() if k in EXTRAS}
     try:
-        items = store_items(f['features'], *(store.items[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
-        for s in blocks(store.n_images, f['features'][:1].nbytes, 'checking'): digest.update(f['features'][s])
-    except (InputError, OSError) as e: raise InputError(f'{path}: {e} Write the store again.') from None
+        with reading(path): f, extras = store.file, {k: v[:] for k, v in store.file.items() if k in EXTRAS}
+        now = read_items.__wrapped__(store.path, store.hash)   # not what was read before
+        items = store_items(f['features'], *(now[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
+        for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'): digest.update(f['features'][s])
+    except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e} Write the store again.") from None
     if store_hash(digest.hexdigest(), store.dtype, f['features'].shape, store.scale, items) == store.hash: return store.card()
     raise InputError(f'{path} has changed since it was written (its content hash differs): write the store again.')
 

@@ -55,6 +55,7 @@ class Vocab:
         words, # the words in order, with or without the four special ones
     ):
         self.words = SPECIALS + [w for w in words if w not in SPECIALS]
+        if not all(isinstance(w, str) for w in self.words): raise InputError('vocabulary: a word is no text; give a list of texts.')
         self.ids = {w: i for i, w in enumerate(self.words)}
         if len(self.ids) < len(self.words):
             raise InputError(f"vocabulary: '{Counter(self.words).most_common(1)[0][0]}' stands in it twice; give each word once.")
@@ -69,6 +70,7 @@ def build_vocab(
     min_count=4, # a word is kept from this many occurrences
 ):
     "The vocabulary of training captions: most frequent first, equals in alphabetical order."
+    if any(isinstance(tokens, str) for tokens in token_lists): raise InputError('vocabulary: expected the tokens of each caption, not captions: `tokenize` them first.')
     counts = Counter(w for tokens in token_lists for w in tokens)
     if not counts: raise InputError('vocabulary: there are no words; give it the tokenised training captions.')
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
@@ -151,7 +153,7 @@ def encode_captions(
 ):
     "All captions as word numbers."
     if isinstance(captions, str): raise InputError('captions: expected a list of captions, not one string.')
-    rows = [vocab.encode(tokenize(c, language) if isinstance(c, str) else c) for c in captions]
+    rows = [vocab.encode(c if isinstance(c, (list, tuple)) else tokenize(c, language)) for c in captions]
     offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
     return Captions(torch.tensor([i for r in rows for i in r], dtype=torch.int32), offsets)
 
@@ -173,7 +175,7 @@ def line_vector(
     word, *numbers = line.rstrip().rsplit(b' ', dim)
     if len(numbers) == dim and not (b' ' in word and is_number(word.rsplit(b' ', 1)[1])): return word, numbers
     n = sum(map(is_number, line.split()[1:]))
-    raise InputError(f"{where}: {n} numbers where {dim} are expected. Set model.word_dim={n} if all lines are so; otherwise the file is damaged: fetch it again.")
+    raise InputError(f"{where}: {n} numbers where {dim} are expected. {f'Set model.word_dim={n} if all lines are so; otherwise' if n else 'There should be a word and its numbers:'} the file is damaged: fetch it again.")
 
 # %% ../nbs/10_text.ipynb #c9674b84
 def parse_vector(
@@ -183,8 +185,9 @@ def parse_vector(
     "A float tensor of the numbers, all of them finite."
     try: row = [float(n) for n in numbers]
     except ValueError as e: raise InputError(f"{where}: {e}. The file is damaged: fetch it again.") from None
-    if not all(map(math.isfinite, row)): raise InputError(f"{where}: a number is not finite. The file is damaged: fetch it again.")
-    return torch.tensor(row)
+    x = torch.tensor(row)
+    if not x.isfinite().all(): raise InputError(f"{where}: a number is not finite. The file is damaged: fetch it again.")
+    return x
 
 # %% ../nbs/10_text.ipynb #6e76a0a9
 def load_word_vectors(
@@ -193,7 +196,7 @@ def load_word_vectors(
     dim,   # size of a vector
 ):
     "(words, dim) vectors, zero where the file lacks the word, and the (words,) mask of those it has; the first of equals counts."
-    wanted, out, found = {w.encode(): i for i, w in enumerate(words)}, torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
+    wanted, out, found = {w.encode('utf-8', 'surrogatepass'): i for i, w in enumerate(words)}, torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
     if not Path(path).is_file(): raise InputError(f"word vectors: {path} is not a file; give the path of an unpacked GloVe or fastText text file.")
     with open(path, 'rb') as f:
         for n, line in enumerate(f, 1):

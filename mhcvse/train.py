@@ -13,16 +13,16 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
-import contextlib, datetime, math, os, statistics, sys, time
+import contextlib, datetime, gc, math, os, statistics, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 import torch
 from tqdm import tqdm
 from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file, writing
 from .config import Config
-from .runs import hardware, load_weights, manifest, new_run, run_folders, save_weights
+from .runs import check_json, hardware, load_weights, manifest, new_run, read_history, run_folders, save_weights
 from .checkpoint import Stop, Stopped, checkpoint_files, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
@@ -109,7 +109,7 @@ def can_record(
 ):
     "Whether steps can be recorded and replayed, and the config wants it."
     ragged = cfg.model.attention == 'memory' and task.store.split('train').n_regions is not None
-    return cfg.train.record and cfg.train.compile != 'reduce-overhead' and device.type == 'cuda' and part[1] == 1 and not ragged
+    return cfg.train.record and not cfg.train.deterministic and cfg.train.compile != 'reduce-overhead' and device.type == 'cuda' and part[1] == 1 and not ragged
 
 # %% ../nbs/34_train.ipynb #1c3c9c6d
 def pack_parts(
@@ -169,13 +169,16 @@ def record(
     for name, x in batch._asdict().items():   # recordings of one shape share a place
         if x is not None and (name, x.shape) not in recorder.places: recorder.places[name, x.shape] = torch.empty_like(x)
     static = Batch(**{n: None if x is None else recorder.places[n, x.shape] for n, x in batch._asdict().items()})
-    graph, text = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder
+    graph, text, collects = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder, gc.isenabled()
     try:
         text.padded = True
-        with torch.cuda.graph(graph, recorder.pool, recorder.stream):
+        gc.disable()   # were an older recording thrown away meanwhile, this one would be spoiled
+        with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
             parts = recorder.trainer.descend(static, negatives)
             out = pack_parts(parts)
-    finally: text.padded = False
+    finally:
+        text.padded = False
+        if collects: gc.enable()
     return graph, static, out, list(parts.weights)
 StepRecorder.record = record
 
@@ -439,9 +442,10 @@ def check_weights(
 ):
     "`state`, or an `InputError` that names the first tensor that does not fit the model."
     want = model.state_dict()
-    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: model.safetensors {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run.")
+    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: model.safetensors {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it.")
     for k, v in want.items():
-        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's.")
+        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's. Give the store and the files it was trained with.")
+        if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()): raise InputError(f"{path}: '{k}' of model.safetensors holds what is no finite number: take the file from a copy, or train the run again.")
     return state
 
 # %% ../nbs/34_train.ipynb #d167e2fb
@@ -788,25 +792,29 @@ def load_run(
     "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
     path = Path(path) if (Path(path)/'config.json').exists() else project_root()/path
     if not (path/'config.json').exists(): raise InputError(f"{path} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
-    cfg, about = Config.load(path/'config.json'), read_json(path/'manifest.json')
+    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
     graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
-    task = Task(store or find_store(path, about), cfg, Vocab.load(path/'vocab.json'), graph)
-    for k in ('vocab', 'concepts'):
-        if task.hashes()[k] != about['hashes'][k]: raise InputError(f"{path}: the {k} in it have changed since the run was trained (the content hash differs): take the folder from a copy, or train again.")
+    vocab = Vocab.load(path/'vocab.json')
+    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
+        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    task = Task(store or find_store(path, about), cfg, vocab, graph)
     R, F = task.store.shape
     model = MHCVSE(cfg.model, len(task.vocab), F, graph, regions=R)
     model.load_state_dict(check_weights(path, load_weights(path/'model.safetensors'), model))
-    return Run(cfg, task, model.to(pick_device(device)).eval(), read_json(path/'history.json'), path)
+    return Run(cfg, task, model.to(pick_device(device)).eval(), read_history(path/'history.json'), path)
 
 # %% ../nbs/34_train.ipynb #bb4d1995
 def find_store(
     path,  # the run's folder
     about, # its manifest
 ):
-    "The store a run was trained on; `InputError` when it is gone or has changed."
+    "The store a run was trained on; `InputError` when it is gone, has changed, or is said to lie outside of the project."
+    name = about['store']['file']
+    if PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or '..' in PureWindowsPath(name).parts:
+        raise InputError(f"{path/'manifest.json'} names the store {name!r}, which leads out of the project: give the store, load_run(path, store=Store(…)).")
     for root in (project_root(), project_root(path)):
-        f = root/about['store']['file']
-        if not f.exists(): continue
+        f = root/name
+        if not f.is_file(): continue
         store = Store(f)
         if store.hash == about['hashes']['data']: return store
         raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
