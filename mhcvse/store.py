@@ -570,7 +570,7 @@ class Store:
             self.n_images, self.shape, self.dtype = f.shape[0], tuple(f.shape[1:]), f.dtype
             self.checks = own_data(self.file, 'checks')[:] if 'checks' in self.file else None   # files of earlier versions have none
             if self.checks is not None: check_shape('checks', self.checks, self.n_images)
-            if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)): raise InputError('it has changed since it was written (in its attributes): write the store again, or take it from a copy.')
+        if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)): raise InputError(f'{path} has changed since it was written (in its attributes): write the store again, or take it from a copy.')
     @property
     def file(self):
         "The open HDF5 file of this process."
@@ -591,9 +591,9 @@ def read_items(
         check_links(links, len(f['features']), len(texts['captions']))
         items, d = {**texts, 'caption_image': links}, f['features']
         counts = dict(n_regions=f['n_regions'][:]) if 'n_regions' in f else {}
-        if 'sha256' in f.attrs and store_hash(f.attrs['sha256'], d.dtype, d.shape, float(f.attrs['scale']), items | counts) != hash:
-            raise InputError('it has changed since it was written (in its captions, names, splits or links): write the store again, or take it from a copy.')
-        return items
+        now = store_hash(f.attrs['sha256'], d.dtype, d.shape, float(f.attrs['scale']), items | counts) if 'sha256' in f.attrs else hash
+    if now != hash: raise InputError(f'{path} has changed since it was written (in its captions, names, splits or links): write the store again, or take it from a copy.')
+    return items
 Store.items = property(lambda self: read_items(self.path, self.hash))
 Store.splits = property(lambda self: [s for s in SPLITS if s in set(self.items['split'])])
 
@@ -800,7 +800,7 @@ def check_store(
         now = read_items.__wrapped__(store.path, store.hash)   # not what was read before
         items = store_items(f['features'], *(now[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
         for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'): digest.update(f['features'][s])
-    except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e} Write the store again.") from None
+    except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e}{'' if 'the store again' in str(e) else ' Write the store again.'}") from None
     if store_hash(digest.hexdigest(), store.dtype, f['features'].shape, store.scale, items) == store.hash: return store.card()
     raise InputError(f'{path} has changed since it was written (its content hash differs): write the store again.')
 
