@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'unit_rows', 'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator',
-           'seeded', 'content_hash', 'check_target', 'atomic_path', 'write_json', 'once', 'read_json', 'is_root',
-           'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
+           'seeded', 'content_hash', 'WriteError', 'writing', 'check_target', 'atomic_path', 'write_json', 'once',
+           'read_json', 'is_root', 'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 
 # %% ../nbs/00_core.ipynb #dc82e6b0
 class InputError(ValueError):
@@ -116,6 +117,21 @@ def content_hash(
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 
+# %% ../nbs/00_core.ipynb #aafcbccc
+class WriteError(InputError, OSError):
+    "A file could not be written, for lack of room or of permission. What was there before is whole."
+
+# %% ../nbs/00_core.ipynb #c4461c3d
+@contextlib.contextmanager
+def writing(
+    path, # of the file that is written
+):
+    "Inside the `with`, a write that fails is a `WriteError` that names the file and the cure."
+    try: yield
+    except InputError: raise
+    except (OSError, SafetensorError) as e:
+        raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or choose another place, and start the same again.") from None
+
 # %% ../nbs/00_core.ipynb #d8da31f0
 def check_target(
     path, # a file that is to be written
@@ -134,12 +150,13 @@ def atomic_path(
     "A temporary path to write to; renamed to `path` when the `with` ends well, removed when it does not."
     path = Path(path)
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield tmp
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield tmp
+            os.replace(tmp, path)
+        finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #f082d7a3
 def write_json(
