@@ -31,7 +31,7 @@ from torchvision.models import VisionTransformer, get_model, get_model_weights, 
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
-from .core import InputError, bar_file, content_hash, did_you_mean, generator, one_of, seeded, writing
+from .core import InputError, bar_file, check_regular, content_hash, did_you_mean, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
 from .store import SPLITS, Store, check_features, check_texts, reading, reserve, write_store
 from .merge import merge_stores
@@ -180,6 +180,7 @@ def load_picture(
     path, # a file of any format that Pillow reads
 ):
     "(h, w, 3) uint8."
+    check_regular(path)
     try:
         with Image.open(path) as image: return np.array(to_rgb(image))
     except UnidentifiedImageError: reason = 'no picture of a known format'

@@ -14,7 +14,7 @@ from pickletools import genops, markobject
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import InputError, atomic_path, content_hash, read_json, write_json, project_root
+from .core import InputError, atomic_path, check_regular, content_hash, read_json, write_json, project_root
 
 # %% ../nbs/02_runs.ipynb #7c2dfe34
 def folder_name(
@@ -57,13 +57,14 @@ def save_weights(
 ):
     "Write tensors as safetensors, whole or not at all."
     state = {k: v.detach().cpu().contiguous().clone() for k, v in sorted(state.items())}
-    with atomic_path(path) as tmp: save_file(state, tmp, dict(contents=content_hash(*(x for kv in state.items() for x in kv))) if checksum else None)
+    with atomic_path(path, flush=True) as tmp: save_file(state, tmp, dict(contents=content_hash(*(x for kv in state.items() for x in kv))) if checksum else None)
 
 # %% ../nbs/02_runs.ipynb #bcefd887
 def load_weights(
     path, # a .safetensors file
 ):
     "name -> tensor; `InputError` naming the file when it is missing or damaged."
+    check_regular(path)
     try:
         with safe_open(path, 'pt') as f: state, about = {k: f.get_tensor(k) for k in sorted(f.keys())}, f.metadata() or {}
     except FileNotFoundError: raise InputError(f"{path} does not exist: is this a run's folder, and did the run finish an epoch?") from None
