@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['disk_errors', 'write_checkpoint', 'read_checkpoint', 'random_states', 'set_random_states', 'checkpoint_files',
-           'save_checkpoint', 'latest_checkpoint', 'clear_leftovers', 'clear_checkpoints', 'hold_folder', 'is_held',
-           'Stopped', 'Stop', 'AnyNumber', 'outlive_parent', 'stop_signals']
+           'checkpoint_name', 'save_checkpoint', 'latest_checkpoint', 'clear_leftovers', 'clear_checkpoints', 'Held',
+           'hold_folder', 'is_held', 'Stopped', 'Stop', 'AnyNumber', 'outlive_parent', 'stop_signals']
 
 # %% ../nbs/34_checkpoint.ipynb #7b06a8a9
 import contextlib, json, os, random, signal, sys, threading, time
@@ -48,9 +48,10 @@ def read_checkpoint(
     try:
         with safe_open(path, 'pt') as f: tensors, about = {k: f.get_tensor(k).clone() for k in sorted(f.keys())}, f.metadata() or {}
         good = content_hash(about['state'], *(x for kv in tensors.items() for x in kv)) == about['checksum']
-    except (OSError, SafetensorError, KeyError) as e: raise InputError(f"{short_path(path)} is damaged ({type(e).__name__}: {e}).") from None
+        state = json.loads(about['state'])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as e: raise InputError(f"{short_path(path)} is damaged ({type(e).__name__}: {e}).") from None
     if not good: raise InputError(f"{short_path(path)} is damaged (its checksum differs).")
-    return tensors, json.loads(about['state'])
+    return tensors, state
 
 # %% ../nbs/34_checkpoint.ipynb #3ba382c4
 def random_states(
@@ -80,7 +81,14 @@ def checkpoint_files(
     folder, # a run's folder
 ):
     "Its checkpoints, oldest first."
-    return sorted((Path(folder)/'checkpoints').glob('epoch*.safetensors'))
+    return sorted(f for f in (Path(folder)/'checkpoints').glob('epoch*.safetensors') if f.is_file())
+
+# %% ../nbs/34_checkpoint.ipynb #0c8ac12a
+def checkpoint_name(
+    state, # with 'epoch', how many are finished, and 'step', of the one under way
+):
+    "The name of a checkpoint's file."
+    return f"epoch{state['epoch']:05}-step{state['step']:07}.safetensors"
 
 # %% ../nbs/34_checkpoint.ipynb #246f47c8
 def save_checkpoint(
@@ -90,7 +98,7 @@ def save_checkpoint(
     keep=2,  # how many are kept
 ):
     "Write a checkpoint and remove what it replaces; its path."
-    path = Path(folder)/'checkpoints'/f"epoch{state['epoch']:05}-step{state['step']:07}.safetensors"
+    path = Path(folder)/'checkpoints'/checkpoint_name(state)
     write_checkpoint(path, tensors, state)
     files = checkpoint_files(folder)
     older = [f for f in files if f <= path]
@@ -99,12 +107,15 @@ def save_checkpoint(
 
 # %% ../nbs/34_checkpoint.ipynb #13492e28
 def latest_checkpoint(
-    folder, # a run's folder
+    folder,     # a run's folder
+    check=None, # called with file, tensors and state; raises `InputError` when they are not whole
 ):
     "(tensors, state) of the newest checkpoint that is whole, None when there is none; `InputError` when all are damaged."
     said = []
     for path in reversed(checkpoint_files(folder)):
-        try: found = read_checkpoint(path)
+        try:
+            found = read_checkpoint(path)
+            if check: check(path, *found)
         except InputError as e: said.append(str(e)); continue
         for s in said: print(f'{s} Going on from the one before, {path.name}.')
         return found
@@ -126,6 +137,10 @@ def clear_checkpoints(
     for f in checkpoint_files(folder): f.unlink()
     with contextlib.suppress(OSError): (Path(folder)/'checkpoints').rmdir()
 
+# %% ../nbs/34_checkpoint.ipynb #bb29acfa
+class Held(InputError):
+    "Another process is at work in a folder."
+
 # %% ../nbs/34_checkpoint.ipynb #ae12b609
 @contextlib.contextmanager
 def hold_folder(
@@ -133,13 +148,15 @@ def hold_folder(
 ):
     "Inside the `with`, no other process can hold the folder; `InputError` when another one does."
     path = Path(folder)/'.lock'
-    lock = FileLock(path, timeout=0)
-    try: lock.acquire()
-    except Timeout: raise InputError(f"{short_path(folder)}: another process is at work in this folder. Wait until it has finished or stop it, or choose another folder (in 99_reproduce: -p out_dir FOLDER).") from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (lock := FileLock(path, timeout=0)).acquire()
+    except Timeout: raise Held(f"{short_path(folder)}: another process is at work in this folder. Wait until it has finished or stop it, or choose another folder (in 99_reproduce: -p out_dir FOLDER).") from None
+    except OSError as e: raise InputError(f"{short_path(folder)} cannot be written ({e.strerror}): choose another folder (in 99_reproduce: -p out_dir FOLDER).") from None
     except NotImplementedError: print(f"{short_path(folder)}: this file system has no locks; see to it that only one process works here.")
     try: yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError): path.unlink()
         lock.release()
 
 # %% ../nbs/34_checkpoint.ipynb #005b1677
@@ -150,7 +167,7 @@ def is_held(
     if not (Path(folder)/'.lock').exists(): return False
     try:
         with hold_folder(folder): return False
-    except InputError: return True
+    except Held: return True
 
 # %% ../nbs/34_checkpoint.ipynb #75e19fec
 class Stopped(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from .runs import check_json, run_folders
 from .precomp import open_data
 from .scenes import open_scenes
 from .task import Task
-from .train import find_unfinished, fit, load_run, open_run, pick_device, run_differences
+from .train import find_unfinished, fit, load_run, open_run, pick_device, read_start, run_differences
 from .evaluate import PROTOCOLS
 
 # %% ../nbs/55_reproduce.ipynb #e3483ed5
@@ -162,7 +162,7 @@ def finished_runs(
     group, # [first seed, how many] of the command
 ):
     "Folders of the finished runs of one seed of a command with several, oldest first."
-    here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_json(f/'manifest.json').get('seeds') == group]
+    here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_start(f)[1].get('seeds') == group]
     return [f for f in here if not run_differences(f, cfg, dict(data=store.hash))]
 
 # %% ../nbs/55_reproduce.ipynb #8e34c512
