@@ -126,7 +126,8 @@ def clear_leftovers(
     folder, # a run's folder
 ):
     "Remove files that a killed process left half written."
-    for f in [*Path(folder).glob('.*.tmp'), *Path(folder).glob('checkpoints/.*.tmp')]: f.unlink(missing_ok=True)
+    for f in [*Path(folder).glob('.*.tmp'), *Path(folder).glob('checkpoints/.*.tmp')]:
+        with contextlib.suppress(OSError): f.unlink()   # what cannot go does no harm
 
 # %% ../nbs/34_checkpoint.ipynb #07030a8f
 def clear_checkpoints(

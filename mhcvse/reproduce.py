@@ -9,7 +9,7 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
 from dataclasses import dataclass, fields
-from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
+from .core import InputError, did_you_mean, project_root, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import check_json, run_folders
 from .precomp import open_data
