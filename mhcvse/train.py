@@ -10,7 +10,7 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state',
            'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'check_sizes',
            'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'run_differences', 'find_unfinished',
-           'open_run', 'find_folder', 'load_model', 'load_run', 'find_store', 'peak_memory', 'step_seconds', 'estimate']
+           'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory', 'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, gc, math, os, statistics, sys, time
@@ -894,23 +894,6 @@ def load_model(
     (model := make()).load_state_dict(weights)
     return model
 
-# %% ../nbs/34_train.ipynb #be14f7b6
-def load_run(
-    path,          # a run's folder, relative to here or to the project's root
-    store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
-    device='auto', # where to put the model
-):
-    "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
-    path = find_folder(path)
-    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
-    graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
-    vocab = Vocab.load(path/'vocab.json')
-    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
-        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
-    task = Task(store or find_store(path, about), cfg, vocab, graph)
-    model = load_model(path, cfg, task)
-    return Run(cfg, task, model.to(pick_device(device)).eval(), read_history(path/'history.json'), path)
-
 # %% ../nbs/34_train.ipynb #bb4d1995
 def find_store(
     path,  # the run's folder
@@ -927,6 +910,23 @@ def find_store(
         if store.hash == about['hashes']['data']: return store
         raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
     raise InputError(f"{path} was trained on {about['store']['file']}, which is not there: give the store, load_run(path, store=Store(…)).")
+
+# %% ../nbs/34_train.ipynb #be14f7b6
+def load_run(
+    path,          # a run's folder, relative to here or to the project's root
+    store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
+    device='auto', # where to put the model
+):
+    "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
+    path = find_folder(path)
+    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
+    graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
+    vocab = Vocab.load(path/'vocab.json')
+    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
+        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    task = Task(store or find_store(path, about), cfg, vocab, graph)
+    model = load_model(path, cfg, task)
+    return Run(cfg, task, model.to(pick_device(device)).eval(), read_history(path/'history.json'), path)
 
 # %% ../nbs/34_train.ipynb #931a6964
 def peak_memory(
