@@ -138,12 +138,13 @@ def check_json(
 def check_rows(
     path, # where they were read, for the message
     rows, # a list of epochs
+    cure='Take the file from a copy, or train the run again.', # for the message
 ):
     "`rows`, or an `InputError` that names the first one that is not whole."
     number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
     for n, r in enumerate(rows):
         whole = isinstance(r, dict) and all(number(r.get(k, 0 if k == 'dev_seconds' else None)) for k in ('epoch', 'seconds', 'dev_seconds')) and isinstance(r.get('notice', ''), str) and all(isinstance(r.get(k), dict) and all(map(number, r[k].values() if k == 'loss' else [r[k].get('mR')])) for k in ('dev', 'loss'))
-        if not whole: raise InputError(f'{path}: epoch {n + 1} is not whole. Take the file from a copy, or train the run again.')
+        if not whole: raise InputError(f'{path}: epoch {n + 1} is not whole. {cure}')
     return rows
 
 # %% ../nbs/02_runs.ipynb #4b5fc341

@@ -582,8 +582,8 @@ def check_state(
     check_values(file, state, need, 'it is damaged.')
     try: Config.from_dict(state['config'])
     except InputError as e: raise InputError(f'{file} is damaged ({e}).') from None
-    check_rows(file, state['history'])
-    if faults := state_faults(tensors, state): raise InputError(f"{file} is damaged (its {', '.join(faults)} {'do' if len(faults) > 1 else 'does'} not go with the rest).")
+    check_rows(file, state['history'], 'It is damaged.')
+    if faults := state_faults(tensors, state): raise InputError(f"{file} is damaged (missing, or not of one piece with the rest: {', '.join(faults)}).")
 
 # %% ../nbs/34_train.ipynb #34f7ba5e
 def read_start(
