@@ -762,7 +762,7 @@ def begin(
     info={},   # for the manifest
 ):
     "Write what a new run's folder holds, or find where an unfinished one goes on; (weights of the best epoch, `Position`)."
-    found = None
+    found = resumed = None
     if run.path:
         clear_leftovers(run.path)
         if found := find_state(run.path):
@@ -770,12 +770,14 @@ def begin(
             finished = is_finished(found[1]['history'], run.cfg.train)
             print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
             write_words(run, again=not finished)
-            note(run.path, 'resumed', dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device)))
+            resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device))
         else:
             found = fork_state(fork, run) if fork else None
             write_start(run, trainer.device, **info, **(dict(forked=found[2]) if found else {}))
     found = trainer.share(found and found[:2])
-    return restore(trainer, run, *found) if found else ({}, Position())
+    back = restore(trainer, run, *found) if found else ({}, Position())
+    if resumed: note(run.path, 'resumed', resumed)
+    return back
 
 # %% ../nbs/34_train.ipynb #d236418f
 def train_epochs(
