@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 from .core import InputError, generator, length_mask, one_of, unit
-from .store import activations, as_tensor, read_rows
+from .store import activations, as_tensor, read_features
 
 # %% ../nbs/15_batches.ipynb #91005e29
 def choose_place(
@@ -99,7 +99,7 @@ class FeatureSource:
 
     def stored(self, index, out=None):
         "(B, R, F) numbers as stored, from where they are kept; into `out` when it is given."
-        if self.values is None: x = as_tensor(read_rows(self.split.store.file['features'], self.split.images[index.cpu()]))
+        if self.values is None: x = as_tensor(read_features(self.split.store, self.split.images[index.cpu()]))
         elif out is None: return self.values.index_select(0, index.to(self.values.device))
         else: return gather_into(out, self.values, index)
         return x if out is None else out.copy_(x)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'unit_rows', 'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator',
-           'seeded', 'content_hash', 'check_target', 'atomic_path', 'write_json', 'once', 'read_json', 'is_root',
-           'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
+           'seeded', 'content_hash', 'WriteError', 'writing', 'check_target', 'atomic_path', 'write_json', 'once',
+           'check_regular', 'read_json', 'is_root', 'project_root', 'short_path', 'CellFile', 'bar_file', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 
 # %% ../nbs/00_core.ipynb #dc82e6b0
 class InputError(ValueError):
@@ -116,6 +117,21 @@ def content_hash(
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 
+# %% ../nbs/00_core.ipynb #aafcbccc
+class WriteError(InputError, OSError):
+    "A file could not be written, for lack of room or of permission. What was there before is whole."
+
+# %% ../nbs/00_core.ipynb #c4461c3d
+@contextlib.contextmanager
+def writing(
+    path, # of the file that is written
+):
+    "Inside the `with`, a write that fails is a `WriteError` that names the file and the cure."
+    try: yield
+    except InputError: raise
+    except (OSError, SafetensorError) as e:
+        raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or choose another place, and start the same again.") from None
+
 # %% ../nbs/00_core.ipynb #d8da31f0
 def check_target(
     path, # a file that is to be written
@@ -129,17 +145,21 @@ def check_target(
 # %% ../nbs/00_core.ipynb #10b5c4f5
 @contextlib.contextmanager
 def atomic_path(
-    path, # the file to be written; its folder is made
+    path,        # the file to be written; its folder is made
+    flush=False, # whether it must be on the disk before it is renamed, so that a power cut leaves the old or the new
 ):
     "A temporary path to write to; renamed to `path` when the `with` ends well, removed when it does not."
     path = Path(path)
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield tmp
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield tmp
+            if flush:
+                with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+            os.replace(tmp, path)
+        finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #f082d7a3
 def write_json(
@@ -149,7 +169,7 @@ def write_json(
     "Write `value` as readable JSON, whole or not at all; NaN is refused."
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     if any('\ud800' <= c <= '\udfff' for c in text): text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
-    with atomic_path(path) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
+    with atomic_path(path, flush=True) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
 
 # %% ../nbs/00_core.ipynb #337d5c56
 def once(
@@ -161,12 +181,21 @@ def once(
     names = [k for k, _ in pairs]
     raise ValueError(f"'{next(k for k in out if names.count(k) > 1)}' stands twice")
 
+# %% ../nbs/00_core.ipynb #8ca6f102
+def check_regular(
+    path, # a file that is to be read
+):
+    "Raise `InputError` for a pipe or a device, at which a reader would wait for ever."
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()): raise InputError(f'{path} is a pipe or a device and no file: give a file.')
+
 # %% ../nbs/00_core.ipynb #0de21b2d
 def read_json(
     path, # the file
 ):
     "What a JSON file holds; `InputError` naming the file when it is missing or damaged."
     cure = 'write it again or take it from a copy'
+    check_regular(path)
     try: return json.loads(Path(path).read_text(encoding='utf-8-sig'), object_pairs_hook=once)
     except FileNotFoundError: raise InputError(f"{path} does not exist: {cure}, or correct the path.") from None
     except OSError as e: raise InputError(f"{path} cannot be read ({e.strerror}): give a file that can.") from None

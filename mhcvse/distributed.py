@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['check_processes', 'check_shared', 'need_accelerate', 'join', 'run_forked', 'launch', 'Gather', 'gather_rows',
            'gather_embeddings', 'Standardise', 'SharedNorm', 'SharedMaskedNorm', 'SharedDropout', 'share_layers',
-           'SharedTrainer', 'check_same', 'fit_part', 'fit_forked', 'fit_processes', 'make_parser', 'train_command',
-           'main']
+           'SharedTrainer', 'check_same', 'check_reached', 'fit_part', 'fit_forked', 'fit_processes', 'make_parser',
+           'train_command', 'main']
 
 # %% ../nbs/39_distributed.ipynb #539bcbc0
-import argparse, contextlib, logging, os, socket, sys, tempfile, warnings
+import argparse, contextlib, logging, os, re, socket, sys, tempfile, warnings
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -268,6 +268,14 @@ def check_same(
         for k in other:
             if other[k] != found[0][k]: raise InputError(f"{k} of process {r} differs from that of process 0: give every machine the same files and settings.")
 
+# %% ../nbs/39_distributed.ipynb #aacb2399
+def check_reached(
+    error, # a RuntimeError of a step
+):
+    "Raise `InputError` when it says that another process cannot be reached."
+    if not re.search('gloo|NCCL|peer|onnection', str(error)): return
+    raise InputError(f"another process of this training has ended or cannot be reached ({str(error).split(': ')[-1].split('.')[0]}). What is saved is kept: see what the other one said last, and start the same command again to go on.") from None
+
 # %% ../nbs/39_distributed.ipynb #dc3bdaba
 def fit_part(
     cfg,         # `Config`
@@ -282,8 +290,9 @@ def fit_part(
     trainer, main = SharedTrainer(cfg, task, accelerator), accelerator.is_main_process
     with stop_signals() as stop:   # the main process has its own inside: it saves and leaves, and the others, who wait for it, leave too
         try: run = fit(cfg, task, path if main else None, False, trainer, processes=accelerator.num_processes, **info)
-        except RuntimeError:
+        except RuntimeError as e:
             if stop.asked: raise Stopped(f'stopped by {stop.name}') from None
+            check_reached(e)
             raise
     accelerator.wait_for_everyone()
     return run

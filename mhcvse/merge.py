@@ -9,7 +9,7 @@ __all__ = ['Joined', 'StoreRows', 'check_alike', 'merged_names', 'merged_extras'
 from pathlib import Path
 import numpy as np
 from .core import InputError
-from .store import EXTRAS, Store, write_store
+from .store import EXTRAS, Store, read_features, write_store
 
 # %% ../nbs/13_merge.ipynb #e92eb88d
 class Joined:
@@ -41,7 +41,7 @@ class StoreRows:
     ):
         self.store, self.path, self.dtype, self.shape = store, store.path, store.dtype, (store.n_images, regions, store.shape[1])
     def __getitem__(self, s):
-        x = self.store.file['features'][s]
+        x = read_features(self.store, range(s.start, s.stop))
         if x.shape[1] == self.shape[1]: return x
         return np.concatenate([x, np.zeros((len(x), self.shape[1] - x.shape[1], x.shape[2]), x.dtype)], 1)
     def where(self, i): return f'{self.path}: image {i}'

@@ -95,7 +95,7 @@ def pair_scores(
 ):
     "(N,) float32 scores of single pairs, summed in float64."
     rows, out = max(1, block//sum(p.shape[1] for p in txt)), [torch.empty(0, device=i.device)]
-    for a, b in zip(i.split(rows), m.split(rows)): out.append(sum(w*(x[a].double()*y[b]).sum(1) for w, x, y in zip(weights, img, txt, strict=True)).float())
+    for a, b in zip(i.split(rows), m.split(rows)): out.append(sum(w*x[a].double().mul_(y[b].double()).sum(1) for w, x, y in zip(weights, img, txt, strict=True)).float())
     return torch.cat(out)
 
 # %% ../nbs/32_metrics.ipynb #7dd4088a
@@ -134,7 +134,10 @@ def wrong_scores(
     dtype=torch.float64, # in which the product is made
 ):
     "(I', M') float32 scores of a tile, -inf for right answers."
-    s = sum((w*x[i].to(dtype)) @ y[m].to(dtype).T for w, x, y in zip(weights, img, txt, strict=True)).float()
+    pairs = [(w*x[i].to(dtype), y[m].to(dtype).T) for w, x, y in zip(weights, img, txt, strict=True)]
+    s = pairs[0][0] @ pairs[0][1]
+    for x, y in pairs[1:]: s.addmm_(x, y)
+    s = s.float()
     row = own[m] - i.start
     here = ((row >= 0) & (row < len(s))).nonzero().squeeze(1)
     s[row[here], here] = -torch.inf
@@ -162,11 +165,12 @@ def sure_scores(
     best,    # (I',) score of each image's best caption
     right,   # (M',) score of each caption with its image
     block=BLOCK, # numbers in memory at once
+    off=None,    # `rounding` of all embeddings; None: of those of the tile
 ):
     "(I', M') float32 scores of a tile that compare with `best` and `right` as those made in float64 do; -inf for right answers."
     if best.device.type != 'cpu' or torch.get_float32_matmul_precision() != 'highest': return wrong_scores(img, txt, own, weights, i, m)
     s = wrong_scores(img, txt, own, weights, i, m, torch.float32)
-    off = rounding([p[i] for p in img], [p[m] for p in txt], weights)
+    if off is None: off = rounding([p[i] for p in img], [p[m] for p in txt], weights)
     near = ((s - best[:, None]).abs_() <= off) | ((s - right).abs_() <= off)
     rows = near.any(1).nonzero().squeeze(1)   # few: looking for places in all of them would take longer than all else
     few = near[rows]
@@ -191,9 +195,9 @@ def similarity_ranks(
     check_captions(own, n)
     right = right_scores(img, txt, own, weights, block)
     best = right.new_full((n,), -torch.inf).scatter_reduce(0, own, right, 'amax')
-    i2t, t2i = torch.ones_like(best, dtype=torch.long), torch.ones_like(own)
+    i2t, t2i, off = torch.ones_like(best, dtype=torch.long), torch.ones_like(own), rounding(img, txt, weights)
     for i, m in tiles(n, len(own), block):
-        s = sure_scores(img, txt, own, weights, i, m, best[i], right[m], block)
+        s = sure_scores(img, txt, own, weights, i, m, best[i], right[m], block, off)
         i2t[i] += (s >= best[i, None]).sum(1, dtype=torch.int32); t2i[m] += (s >= right[m]).sum(0, dtype=torch.int32)
     return i2t, t2i
 

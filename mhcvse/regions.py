@@ -31,9 +31,9 @@ from torchvision.models import VisionTransformer, get_model, get_model_weights, 
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
-from .core import InputError, bar_file, content_hash, did_you_mean, generator, one_of, seeded
+from .core import InputError, bar_file, check_regular, content_hash, did_you_mean, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
-from .store import SPLITS, Store, check_features, check_texts, reading, write_store
+from .store import SPLITS, Store, check_features, check_texts, reading, reserve, write_store
 from .merge import merge_stores
 from .precomp import KARPATHY_SPLITS, json_list, open_npy, read_lines
 
@@ -180,6 +180,7 @@ def load_picture(
     path, # a file of any format that Pillow reads
 ):
     "(h, w, 3) uint8."
+    check_regular(path)
     try:
         with Image.open(path) as image: return np.array(to_rgb(image))
     except UnidentifiedImageError: reason = 'no picture of a known format'
@@ -612,7 +613,7 @@ def begin_partial(
     with h5py.File(new, 'w') as f: # a name of its own, so that what a killed process leaves is written over by the next
         for k, (s, kind) in arrays.items(): f.create_dataset(k, s, kind, dcpl=layout)
         f['about'] = json.dumps(about, ensure_ascii=False)
-    os.replace(new, path)
+    with writing(path): reserve(new, new.stat().st_size); os.replace(new, path)   # a full disk is noticed now, not after hours
 
 # %% ../nbs/13_regions.ipynb #29bf3114
 def write_row(

@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from pickletools import genops, markobject
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file, load_file
-from .core import InputError, atomic_path, read_json, write_json, project_root
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from .core import InputError, atomic_path, check_regular, content_hash, read_json, write_json, project_root
 
 # %% ../nbs/02_runs.ipynb #7c2dfe34
 def folder_name(
@@ -54,18 +54,24 @@ def run_folders(
 def save_weights(
     path,  # a .safetensors file
     state, # name -> tensor
+    checksum=True, # whether to write one, which `load_weights` then verifies
 ):
     "Write tensors as safetensors, whole or not at all."
-    with atomic_path(path) as tmp: save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, tmp)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in sorted(state.items())}
+    with atomic_path(path, flush=True) as tmp: save_file(state, tmp, dict(contents=content_hash(*(x for kv in state.items() for x in kv))) if checksum else None)
 
 # %% ../nbs/02_runs.ipynb #bcefd887
 def load_weights(
     path, # a .safetensors file
 ):
     "name -> tensor; `InputError` naming the file when it is missing or damaged."
-    try: return load_file(path)
+    check_regular(path)
+    try:
+        with safe_open(path, 'pt') as f: state, about = {k: f.get_tensor(k) for k in sorted(f.keys())}, f.metadata() or {}
     except FileNotFoundError: raise InputError(f"{path} does not exist: is this a run's folder, and did the run finish an epoch?") from None
     except (SafetensorError, OSError) as e: raise InputError(f"{path} is damaged, or no file of weights ({e}): run again, or take it from a copy.") from None
+    if 'contents' in about and about['contents'] != content_hash(*(x for kv in state.items() for x in kv)): raise InputError(f"{path} is damaged (its checksum differs): run again, or take it from a copy.")
+    return state
 
 # %% ../nbs/02_runs.ipynb #c9478544
 def check_pickle(

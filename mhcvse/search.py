@@ -137,8 +137,7 @@ def write_index(
 ):
     "Write an index: the numbers first, then what they are."
     about, numbers = index_files(path)
-    numbers.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(numbers, parts)
+    save_weights(numbers, parts, checksum=False)   # the other file has it
     write_json(about, key | dict(content=parts_hash(parts)))
 
 # %% ../nbs/60_search.ipynb #c62454ad
@@ -220,7 +219,7 @@ def open_parts(
     if any(f.exists() for f in index_files(path)): return read_index(path, key)
     parts = embed_parts(run, ts)
     try: write_index(path, key, parts)
-    except OSError as e: print(f'the index is not kept: {e.strerror or e}. index=PATH puts it elsewhere.')
+    except OSError as e: print(f'the index is not kept: {e} Or index=PATH puts it elsewhere.')
     return parts
 
 # %% ../nbs/60_search.ipynb #baa9ef79

@@ -9,8 +9,9 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'Run', 'write_words', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of',
            'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state',
            'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'check_sizes',
-           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'run_differences', 'find_unfinished',
-           'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory', 'step_seconds', 'estimate']
+           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences',
+           'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory',
+           'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, gc, math, os, statistics, sys, time
@@ -20,10 +21,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 import torch
 from tqdm import tqdm
-from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file
+from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file, writing
 from .config import Config
 from .runs import check_json, check_rows, check_values, hardware, load_weights, manifest, new_run, read_history, run_folders, save_weights
-from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, disk_errors, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
+from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
@@ -296,12 +297,12 @@ def run_steps(
     after=None,    # called with the `Position` after each step
 ):
     "Do the steps of the epoch that are left."
-    n, start = len(trainer.batches), time.time() - at.seconds
+    n, start = len(trainer.batches), time.monotonic() - at.seconds
     for i, batch in enumerate(trainer.batches.epoch(at.epoch, at.step), at.step):
         parts = trainer.step(batch, at.epoch + i/n)
         at.names = list(parts.weights)
         at.rows.append(torch.stack([x.detach() for n in at.names for x in (getattr(parts, n), parts.weights[n])]))
-        at.step, at.seconds = i + 1, time.time() - start
+        at.step, at.seconds = i + 1, time.monotonic() - start
         if progress is not None: progress.update()
         if after is not None: after(at)
 
@@ -406,8 +407,7 @@ def write_words(
 ):
     "Write the vocabulary and the concepts into a run's folder."
     for name, x in (('vocab.json', run.task.vocab), ('concepts.safetensors', run.task.graph)):
-        with disk_errors(run.path):
-            if x is not None and (again or not (run.path/name).exists()): x.save(run.path/name)
+        if x is not None and (again or not (run.path/name).exists()): x.save(run.path/name)
 
 # %% ../nbs/34_train.ipynb #ae92646e
 def write_start(
@@ -416,10 +416,10 @@ def write_start(
     **info, # more for the manifest: preset, size, parameters
 ):
     "Write what a run's folder holds before training: config, manifest, vocabulary, concepts."
-    with disk_errors(run.path): run.cfg.save(run.path/'config.json')
+    run.cfg.save(run.path/'config.json')
     write_words(run)
     store = dict(name=run.task.store.name, kind=run.task.store.kind, file=short_path(run.task.store.path))
-    with disk_errors(run.path): write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, hashes=run.task.hashes(), **info))
+    write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, hashes=run.task.hashes(), **info))
 
 # %% ../nbs/34_train.ipynb #46960f26
 def epoch_line(
@@ -438,13 +438,13 @@ def validate(
     best,    # best validation mR before it
 ):
     "The row with the validation metrics, whether it is the best, and a notice when training seems stuck."
-    start = time.time()
+    start = time.monotonic()
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0, source=trainer.dev_features).metrics
     hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
     stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and dev['mR'] <= best and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
     notice = f"the {' and '.join(stuck)} ranking loss sits at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
     if 'fused' in stuck: notice += ' Nothing more is learned: try more loss.warmup_epochs or a lower train.lr.'
-    return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.time() - start, notice=notice)
+    return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.monotonic() - start, notice=notice)
 Trainer.validate = validate
 
 # %% ../nbs/34_train.ipynb #816b059b
@@ -630,7 +630,7 @@ def note(
     "Add an entry to a list in the manifest."
     file = path/'manifest.json'
     about = check_values(short_path(file), {key: []} | read_start(path)[1], {key: list})
-    with disk_errors(file): write_json(file, about | {key: about[key] + [what]})
+    write_json(file, about | {key: about[key] + [what]})
 
 # %% ../nbs/34_train.ipynb #3090fc8e
 def write_result(
@@ -639,7 +639,7 @@ def write_result(
     history, # rows of the epochs
 ):
     "Write the best weights and the history."
-    with disk_errors(path):
+    with writing(path):
         save_weights(path/'model.safetensors', best)
         write_json(path/'history.json', history)
 
@@ -831,6 +831,13 @@ def is_unfinished(
     "Whether a run was begun in it and never tested."
     return (path/'manifest.json').exists() and not (path/'metrics.json').exists()
 
+# %% ../nbs/34_train.ipynb #b849e9a7
+def is_blank(
+    path, # a folder
+):
+    "Whether a process had it and ended before the manifest was there, by which runs are told apart."
+    return any(path.iterdir()) and not any((path/f).exists() for f in ('manifest.json', 'metrics.json', 'history.json', 'model.safetensors', 'checkpoints'))
+
 # %% ../nbs/34_train.ipynb #ed265690
 def run_differences(
     path,   # a run's folder
@@ -849,15 +856,17 @@ def find_unfinished(
     store,      # `Store`
     fork=False, # whether to begin with the weights of the newest unfinished run, with other settings
 ):
-    "(folder of the unfinished run with these settings, folder to fork from), None for what there is not; `InputError` when the newest is unfinished and has other settings."
+    "(folder of the unfinished run with these settings or of one that never came to its first step, folder to fork from), None for what there is not; `InputError` when the newest is unfinished and has other settings."
     folders, hashes = run_folders(out_dir, name)[::-1], dict(data=store.hash)
+    blank = [f for f in folders if is_blank(f) and not is_held(f)]
+    folders = [f for f in folders if f not in blank]
     for path in filter(is_unfinished, folders):
         if not run_differences(path, cfg, hashes): return path, None
     newest = next(iter(folders), None)
     left = newest if newest and is_unfinished(newest) and checkpoint_files(newest) and not is_held(newest) else None
     if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave it out.")
     if left and not fork: check_goes_on(left, latest_checkpoint(left, check_state)[1], cfg, hashes)
-    return None, left
+    return next(iter(blank), None), left
 
 # %% ../nbs/34_train.ipynb #b6a64107
 def open_run(
@@ -949,8 +958,8 @@ def step_seconds(
     sync = torch.cuda.synchronize if trainer.device.type == 'cuda' else (lambda: None)
     with seeded(0):
         trainer.model.train()
-        times = [time.time()]
-        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.time())
+        times = [time.monotonic()]
+        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.monotonic())
     return statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
 
 # %% ../nbs/34_train.ipynb #bc42df05
@@ -966,8 +975,8 @@ def estimate(
             try: step = step_seconds(trainer, steps); break
             except torch.OutOfMemoryError: pass   # as in `run_epoch`
             halve_batch(trainer, Position())
-        start = time.time()
+        start = time.monotonic()
         evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
-    epoch = step*len(trainer.batches) + time.time() - start
+    epoch = step*len(trainer.batches) + time.monotonic() - start
     return dict(step_seconds=step, epoch_seconds=epoch, seconds=epoch*cfg.train.epochs, steps_per_epoch=len(trainer.batches),
                 parameters=sum(p.numel() for p in trainer.model.parameters()), memory_gb=peak_memory(trainer.device))
