@@ -9,13 +9,13 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
 from dataclasses import dataclass, fields
-from .core import InputError, did_you_mean, project_root, write_json, read_json, short_path
+from .core import InputError, did_you_mean, project_root, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import check_json, run_folders
 from .precomp import open_data
 from .scenes import open_scenes
 from .task import Task
-from .train import find_unfinished, fit, load_run, open_run, pick_device, run_differences
+from .train import find_unfinished, fit, load_run, open_run, pick_device, read_start, run_differences
 from .evaluate import PROTOCOLS
 
 # %% ../nbs/55_reproduce.ipynb #e3483ed5
@@ -162,7 +162,7 @@ def finished_runs(
     group, # [first seed, how many] of the command
 ):
     "Folders of the finished runs of one seed of a command with several, oldest first."
-    here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_json(f/'manifest.json').get('seeds') == group]
+    here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_start(f)[1].get('seeds') == group]
     return [f for f in here if not run_differences(f, cfg, dict(data=store.hash))]
 
 # %% ../nbs/55_reproduce.ipynb #8e34c512

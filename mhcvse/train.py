@@ -6,11 +6,12 @@
 __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'pack_parts',
            'unpack_parts', 'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step',
            'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
-           'Run', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of', 'restore',
-           'differences', 'where', 'is_finished', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state',
-           'Keeper', 'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank',
-           'run_differences', 'find_unfinished', 'open_run', 'load_run', 'find_store', 'peak_memory', 'step_seconds',
-           'estimate']
+           'Run', 'write_words', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of',
+           'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state',
+           'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'check_sizes',
+           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences',
+           'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory',
+           'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, gc, math, os, statistics, sys, time
@@ -22,8 +23,8 @@ import torch
 from tqdm import tqdm
 from .core import InputError, seeded, generator, write_json, read_json, project_root, short_path, bar_file, writing
 from .config import Config
-from .runs import check_json, hardware, load_weights, manifest, new_run, read_history, run_folders, save_weights
-from .checkpoint import Stop, Stopped, checkpoint_files, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
+from .runs import check_json, check_rows, check_values, hardware, load_weights, manifest, new_run, read_history, run_folders, save_weights
+from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
@@ -170,15 +171,19 @@ def record(
         if x is not None and (name, x.shape) not in recorder.places: recorder.places[name, x.shape] = torch.empty_like(x)
     static = Batch(**{n: None if x is None else recorder.places[n, x.shape] for n, x in batch._asdict().items()})
     graph, text, collects = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder, gc.isenabled()
+    full = None
     try:
         text.padded = True
         gc.disable()   # were an older recording thrown away meanwhile, this one would be spoiled
         with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
-            parts = recorder.trainer.descend(static, negatives)
-            out = pack_parts(parts)
+            try: out = pack_parts(parts := recorder.trainer.descend(static, negatives))
+            except torch.OutOfMemoryError as e: full = e.with_traceback(None)
+    except RuntimeError:
+        if full is None: raise
     finally:
         text.padded = False
         if collects: gc.enable()
+    if full: raise full   # and not what the end of a broken recording says
     return graph, static, out, list(parts.weights)
 StepRecorder.record = record
 
@@ -395,6 +400,15 @@ class Run:
         "`Result` on a split of the task."
         return evaluate(self.model, self.task.split(split), self.cfg, **kw)
 
+# %% ../nbs/34_train.ipynb #fab9d538
+def write_words(
+    run,        # `Run`
+    again=True, # whether to write what is there already
+):
+    "Write the vocabulary and the concepts into a run's folder."
+    for name, x in (('vocab.json', run.task.vocab), ('concepts.safetensors', run.task.graph)):
+        if x is not None and (again or not (run.path/name).exists()): x.save(run.path/name)
+
 # %% ../nbs/34_train.ipynb #ae92646e
 def write_start(
     run,   # `Run`
@@ -403,8 +417,7 @@ def write_start(
 ):
     "Write what a run's folder holds before training: config, manifest, vocabulary, concepts."
     run.cfg.save(run.path/'config.json')
-    run.task.vocab.save(run.path/'vocab.json')
-    if run.task.graph: run.task.graph.save(run.path/'concepts.safetensors')
+    write_words(run)
     store = dict(name=run.task.store.name, kind=run.task.store.kind, file=short_path(run.task.store.path))
     write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, hashes=run.task.hashes(), **info))
 
@@ -439,13 +452,14 @@ def check_weights(
     path,  # the run's folder, for the message
     state, # name -> tensor, as read
     model, # the model they should fit
+    file='model.safetensors', # that they were read from
 ):
     "`state`, or an `InputError` that names the first tensor that does not fit the model."
     want = model.state_dict()
-    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: model.safetensors {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it.")
+    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: {file} {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it.")
     for k, v in want.items():
-        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's. Give the store and the files it was trained with.")
-        if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()): raise InputError(f"{path}: '{k}' of model.safetensors holds what is no finite number: take the file from a copy, or train the run again.")
+        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' of {file} has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's. Give the store and the files it was trained with.")
+        if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()): raise InputError(f"{path}: '{k}' of {file} holds what is no finite number: take the file from a copy, or train the run again.")
     return state
 
 # %% ../nbs/34_train.ipynb #d167e2fb
@@ -470,6 +484,18 @@ def state_of(
     return tensors, dict(epoch=at.epoch, step=at.step, steps=len(trainer.batches), names=at.names, seconds=at.seconds, batch_size=trainer.batches.batch_size,
                          lr=[float(g['lr']) for g in trainer.opt.param_groups], history=list(run.history), config=run.cfg.to_dict(), hashes=run.task.hashes())
 
+# %% ../nbs/34_train.ipynb #55cdaf89
+def check_moments(
+    file,    # they were read from, for the message
+    moments, # number of a parameter -> name -> tensor; an empty dict for one that has none
+    opt,     # the optimiser they are for
+):
+    "Raise `InputError` unless each moment has the shape of its parameter."
+    for (i, m), p in zip(moments.items(), (p for g in opt.param_groups for p in g['params']), strict=True):
+        got, want = {k: tuple(v.shape) for k, v in m.items()}, dict(step=(), exp_avg=tuple(p.shape), exp_avg_sq=tuple(p.shape))
+        for k in sorted(set(got) | set(want)) if m else ():
+            if got.get(k) != want.get(k): raise InputError(f"{file}: 'optimizer.{i}.{k}' has shape {got.get(k)}, and {want.get(k)} is needed: delete this file, and the one before it is used; if there is none, begin anew in another folder.")
+
 # %% ../nbs/34_train.ipynb #d1ac18dd
 def restore(
     trainer, # `Trainer`
@@ -480,14 +506,17 @@ def restore(
     "Put a training where it was; (weights of the best epoch, `Position`)."
     part = lambda name: {k[len(name) + 1:]: v for k, v in tensors.items() if k.startswith(name + '.')}
     run.history[:] = state['history']
-    if model := part('model'): trainer.model.load_state_dict(check_weights(run.path, model, trainer.model))
+    model, best, file = part('model'), part('best'), checkpoint_name(state)
+    if best: check_weights(run.path, best, trainer.model, file if model else 'model.safetensors')
+    if model: trainer.model.load_state_dict(check_weights(run.path, model, trainer.model, file))
     groups = trainer.opt.state_dict()['param_groups']
     moments = {i: part(f'optimizer.{i}') for g in groups for i in g['params']}
+    check_moments(f'{run.path}: {file}', moments, trainer.opt)
     trainer.opt.load_state_dict(dict(state={i: m for i, m in moments.items() if m}, param_groups=groups))
     for g, lr in zip(trainer.opt.param_groups, state['lr']): set_lr(g, lr)
     if state['batch_size'] != trainer.batches.batch_size: set_batch(trainer, state['batch_size'])
     rows = list(tensors['losses'].to(trainer.device)) if 'losses' in tensors else []
-    return part('best'), Position(state['epoch'], state['step'], rows, state['names'], state['seconds'], part('random'))
+    return best, Position(state['epoch'], state['step'], rows, state['names'], state['seconds'], part('random'))
 
 # %% ../nbs/34_train.ipynb #0d1a0bef
 def differences(
@@ -496,8 +525,8 @@ def differences(
     cfg,        # `Config` now
     hashes,     # `Task.hashes` now
 ):
-    "What differs, as a list of 'name: old → new'; upkeep does not count."
-    counts = [n for n, f in Config.names().items() if f.metadata['source'] != 'upkeep']
+    "What differs, as a list of 'name: old → new'; upkeep and the device do not count."
+    counts = [n for n, f in Config.names().items() if f.metadata['source'] != 'upkeep' and n != 'train.device']
     return [f'{n}: {old.get(n)!r} → {cfg.get(n)!r}' for n in counts if old.get(n) != cfg.get(n)] + [
         f'{k} (content hash): {old_hashes[k]} → {hashes[k]}' for k in hashes if old_hashes.get(k) != hashes[k]]
 
@@ -514,22 +543,69 @@ def is_finished(
     cfg,     # `TrainConfig`
 ):
     "Whether training is at its end: all epochs, or `patience` of them without a better one."
-    best = max((r['epoch'] for r in history if r['best']), default=0)
+    best = max((r['epoch'] for r in history if r.get('best')), default=0)
     return bool(history) and (history[-1]['epoch'] >= cfg.epochs or history[-1]['epoch'] - best >= cfg.patience)
+
+# %% ../nbs/34_train.ipynb #af05cbbf
+def moved(
+    tensors, # of a checkpoint
+    device,  # where the training goes on
+):
+    "The end of a sentence when a checkpoint comes from another kind of device, else nothing."
+    other = 'random.torch' in tensors and ('random.cuda' in tensors) != (torch.device(device).type == 'cuda')
+    return f', on another kind of device ({device}): the bits are other ones from here' if other else ''
+
+# %% ../nbs/34_train.ipynb #9f4b8034
+def state_faults(
+    tensors, # of a checkpoint
+    state,   # of it, each part of its type
+):
+    "Names of the parts that do not go together."
+    names = lambda part: {k[len(part):] for k in tensors if k.startswith(part)}
+    rows, step, like = tensors.get('losses', torch.zeros(0, 0)), state['step'], random_states()
+    halved = state['batch_size'] != state['config'].get('train', {}).get('batch_size')   # then a step may stand for several rows less
+    few = rows.shape[1:] != (2*len(state['names']),) or not (0 < len(rows) <= step if halved else len(rows) == step)
+    other = any(k not in names('random.') or k != 'python_gauss' and tensors[f'random.{k}'].shape != v.shape for k, v in like.items())
+    faults = dict(history=len(state['history']) != state['epoch'], step=not 0 <= step <= state['steps'], model=not names('model.'), best=bool(state['history']) and names('best.') != names('model.'))
+    faults |= dict(losses=step > 0 and few, random=step > 0 and other, names=not all(isinstance(n, str) for n in state['names']), lr=not all(isinstance(x, (int, float)) for x in state['lr']))
+    return [k for k, wrong in faults.items() if wrong]
+
+# %% ../nbs/34_train.ipynb #6529b51d
+def check_state(
+    path,    # the checkpoint, for the message
+    tensors, # of it
+    state,   # of it
+):
+    "Raise `InputError` unless a checkpoint holds what a training goes on from."
+    file = short_path(path)
+    need = dict(epoch=int, step=int, steps=int, batch_size=int, seconds=(int, float), names=list, lr=list, history=list, config=dict, hashes=dict)
+    check_values(file, state, need, 'it is damaged.')
+    try: Config.from_dict(state['config'])
+    except InputError as e: raise InputError(f'{file} is damaged ({e}).') from None
+    check_rows(file, state['history'], 'It is damaged.')
+    if faults := state_faults(tensors, state): raise InputError(f"{file} is damaged (missing, or not of one piece with the rest: {', '.join(faults)}).")
+
+# %% ../nbs/34_train.ipynb #34f7ba5e
+def read_start(
+    path, # a run's folder
+):
+    "(`Config`, manifest) that it began with; `InputError` with the way out when one of them is damaged."
+    try: return Config.load(path/'config.json'), check_json(path/'manifest.json', {'hashes': dict})
+    except InputError as e: raise InputError(f"{str(e).replace(str(path), short_path(path))} Or delete the folder {short_path(path)}: then this run begins anew.") from None
 
 # %% ../nbs/34_train.ipynb #d0ec3ce5
 def find_state(
     path, # a run's folder
 ):
     "(tensors, state) to go on from in a folder: the newest good checkpoint, or the weights and history of a finished training; None when there is nothing."
-    if found := latest_checkpoint(path): return found
+    if found := latest_checkpoint(path, check_state): return found
     if not (path/'history.json').exists(): return None
-    cfg, history = Config.load(path/'config.json'), read_json(path/'history.json')
+    (cfg, about), history = read_start(path), read_history(path/'history.json')
     if not is_finished(history, cfg.train):
         raise InputError(f"{short_path(path)} holds a run that ended after epoch {len(history)} and left no checkpoint, so it cannot go on: delete the folder, or choose another one.")
     best = {f'best.{k}': v for k, v in load_weights(path/'model.safetensors').items()}
-    return best, dict(epoch=len(history), step=0, steps=0, names=[], seconds=0., batch_size=history[-1].get('batch_size', cfg.train.batch_size), lr=[history[-1]['lr']]*2,
-                      history=history, config=cfg.to_dict(), hashes=read_json(path/'manifest.json')['hashes'])
+    return best, dict(epoch=len(history), step=0, steps=0, names=[], seconds=0., batch_size=history[-1].get('batch_size', cfg.train.batch_size), lr=[cfg.train.lr]*2,
+                      history=history, config=cfg.to_dict(), hashes=about['hashes'])
 
 # %% ../nbs/34_train.ipynb #c7d0efeb
 def check_goes_on(
@@ -552,8 +628,9 @@ def note(
     what, # to be added to the list there
 ):
     "Add an entry to a list in the manifest."
-    about = read_json(path/'manifest.json')
-    write_json(path/'manifest.json', about | {key: about.get(key, []) + [what]})
+    file = path/'manifest.json'
+    about = check_values(short_path(file), {key: []} | read_start(path)[1], {key: list})
+    write_json(file, about | {key: about[key] + [what]})
 
 # %% ../nbs/34_train.ipynb #3090fc8e
 def write_result(
@@ -635,20 +712,36 @@ class Keeper:
         write_result(self.run.path, self.best, self.run.history)
         clear_checkpoints(self.run.path)
 
+# %% ../nbs/34_train.ipynb #48ca19b6
+def check_sizes(
+    path,    # the folder of the run to go on from
+    tensors, # of its checkpoint
+    state,   # of it
+    run,     # the new `Run`
+):
+    "Raise `InputError` unless the weights of a checkpoint fit the model of a new run."
+    model, old = {k[6:]: v for k, v in tensors.items() if k.startswith('model.')}, Config.from_dict(state['config'])
+    shapes = lambda weights: {k: v.shape for k, v in weights.items()}
+    other = [n for n in Config.names() if n.startswith('model.') and old.get(n) != run.cfg.get(n)]
+    if other and shapes(model) != shapes(run.model.state_dict()):
+        raise InputError(f"fork: a fork keeps the sizes of the model: leave {', '.join(other)} as it was, or begin anew with -p out_dir FOLDER.")
+    check_weights(path, model, run.model, checkpoint_name(state))
+
 # %% ../nbs/34_train.ipynb #381bb87f
 def fork_state(
     path, # the folder of the run to go on from
     run,  # the new `Run`
 ):
     "(tensors, state, what the manifest says of it) for a new run with other settings; `InputError` when these do not allow it."
-    if not (found := latest_checkpoint(path)): raise InputError(f"fork: {short_path(path)} has no checkpoint to go on from.")
+    if not (found := latest_checkpoint(path, check_state)): raise InputError(f"fork: {short_path(path)} has no checkpoint to go on from.")
     tensors, state = found
     old, hashes, new = Config.from_dict(state['config']), run.task.hashes(), run.cfg
     fixed = differences(old, state['hashes'], old.override({'eval.protocol': new.eval.protocol}), hashes)
     if fixed: raise InputError(f"fork: a run goes on with the data, words and protocol it began with, and these differ: {'; '.join(fixed)}. Begin anew, in another folder.")
     if state['epoch'] >= new.train.epochs: raise InputError(f"fork: {short_path(path)} has {state['epoch']} epochs behind it, and train.epochs={new.train.epochs}: set it higher.")
     about = dict(run=Path(path).name, config=old.hash, after=where(state), changed=differences(old, state['hashes'], new, hashes))
-    if (old.train.seed, state['batch_size']) != (new.train.seed, new.train.batch_size):
+    check_sizes(path, tensors, state, run)
+    if (old.train.seed, old.train.batch_size, state['batch_size']) != (new.train.seed, new.train.batch_size, new.train.batch_size):
         tensors, state = {k: v for k, v in tensors.items() if k != 'losses'}, state | dict(step=0, seconds=0., names=[], batch_size=new.train.batch_size)
     return tensors, state, about
 
@@ -669,18 +762,22 @@ def begin(
     info={},   # for the manifest
 ):
     "Write what a new run's folder holds, or find where an unfinished one goes on; (weights of the best epoch, `Position`)."
-    found = None
+    found = resumed = None
     if run.path:
         clear_leftovers(run.path)
         if found := find_state(run.path):
             check_goes_on(run.path, found[1], run.cfg, run.task.hashes())
-            print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if is_finished(found[1]['history'], run.cfg.train) else f'going on after {where(found[1])}.'))
-            note(run.path, 'resumed', dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device)))
+            finished = is_finished(found[1]['history'], run.cfg.train)
+            print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
+            write_words(run, again=not finished)
+            resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device))
         else:
-            if found := fork_state(fork, run) if fork else None: check_weights(fork, {k[6:]: v for k, v in found[0].items() if k.startswith('model.')}, trainer.model)
+            found = fork_state(fork, run) if fork else None
             write_start(run, trainer.device, **info, **(dict(forked=found[2]) if found else {}))
     found = trainer.share(found and found[:2])
-    return restore(trainer, run, *found) if found else ({}, Position())
+    back = restore(trainer, run, *found) if found else ({}, Position())
+    if resumed: note(run.path, 'resumed', resumed)
+    return back
 
 # %% ../nbs/34_train.ipynb #d236418f
 def train_epochs(
@@ -714,7 +811,6 @@ def fit(
     with contextlib.ExitStack() as stack:
         stop = Stop()
         if path:
-            Path(path).mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_folder(path)); stop = stack.enter_context(stop_signals())
         if trainer is None: stack.enter_context(same_bits(cfg.train, pick_device(cfg.train.device)))
         with stop.at_once():   # nothing is lost yet
@@ -749,7 +845,8 @@ def run_differences(
     hashes, # `Task.hashes` now, or some of them
 ):
     "What differs between the run in a folder and one with these settings."
-    return differences(Config.load(path/'config.json'), read_json(path/'manifest.json')['hashes'], cfg, hashes)
+    old, about = read_start(path)
+    return differences(old, about['hashes'], cfg, hashes)
 
 # %% ../nbs/34_train.ipynb #45b80d66
 def find_unfinished(
@@ -768,7 +865,7 @@ def find_unfinished(
     newest = next(iter(folders), None)
     left = newest if newest and is_unfinished(newest) and checkpoint_files(newest) and not is_held(newest) else None
     if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave it out.")
-    if left and not fork: check_goes_on(left, latest_checkpoint(left)[1], cfg, hashes)
+    if left and not fork: check_goes_on(left, latest_checkpoint(left, check_state)[1], cfg, hashes)
     return next(iter(blank), None), left
 
 # %% ../nbs/34_train.ipynb #b6a64107
@@ -783,25 +880,30 @@ def open_run(
     path, left = find_unfinished(out_dir, name, cfg, store, fork)
     return path or new_run(out_dir, name), left
 
-# %% ../nbs/34_train.ipynb #be14f7b6
-def load_run(
-    path,          # a run's folder, relative to here or to the project's root
-    store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
-    device='auto', # where to put the model
+# %% ../nbs/34_train.ipynb #502373a1
+def find_folder(
+    path, # a run's folder, relative to here or to the project's root
 ):
-    "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
-    path = Path(path) if (Path(path)/'config.json').exists() else project_root()/path
-    if not (path/'config.json').exists(): raise InputError(f"{path} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
-    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
-    graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
-    vocab = Vocab.load(path/'vocab.json')
-    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
-        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
-    task = Task(store or find_store(path, about), cfg, vocab, graph)
-    R, F = task.store.shape
-    model = MHCVSE(cfg.model, len(task.vocab), F, graph, regions=R)
-    model.load_state_dict(check_weights(path, load_weights(path/'model.safetensors'), model))
-    return Run(cfg, task, model.to(pick_device(device)).eval(), read_history(path/'history.json'), path)
+    "The folder; `InputError` when it is not a run's."
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        for p in (Path(path), project_root()/path):
+            if (p/'config.json').exists(): return p
+    raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
+
+# %% ../nbs/34_train.ipynb #e3704e33
+def load_model(
+    path, # a run's folder
+    cfg,  # its `Config`
+    task, # its `Task`
+):
+    "The model with the weights of a run. It takes memory only when the weights are seen to fit."
+    weights, (R, F) = load_weights(path/'model.safetensors'), task.store.shape
+    make = lambda: MHCVSE(cfg.model, len(task.vocab), F, task.graph, regions=R)
+    try:
+        with torch.device('meta'): check_weights(path, weights, make())
+    except RuntimeError as e: raise InputError(f"{path/'config.json'} asks for a model beyond all memory ({str(e).splitlines()[0]:.80}): take it from a copy of the run.") from None
+    (model := make()).load_state_dict(weights)
+    return model
 
 # %% ../nbs/34_train.ipynb #bb4d1995
 def find_store(
@@ -819,6 +921,23 @@ def find_store(
         if store.hash == about['hashes']['data']: return store
         raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
     raise InputError(f"{path} was trained on {about['store']['file']}, which is not there: give the store, load_run(path, store=Store(…)).")
+
+# %% ../nbs/34_train.ipynb #be14f7b6
+def load_run(
+    path,          # a run's folder, relative to here or to the project's root
+    store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
+    device='auto', # where to put the model
+):
+    "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
+    path = find_folder(path)
+    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
+    graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
+    vocab = Vocab.load(path/'vocab.json')
+    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
+        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    task = Task(store or find_store(path, about), cfg, vocab, graph)
+    model = load_model(path, cfg, task)
+    return Run(cfg, task, model.to(pick_device(device)).eval(), read_history(path/'history.json'), path)
 
 # %% ../nbs/34_train.ipynb #931a6964
 def peak_memory(
