@@ -8,10 +8,10 @@ __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimi
            'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
            'Run', 'write_words', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of',
            'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state',
-           'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'check_sizes',
-           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences',
-           'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory',
-           'step_seconds', 'estimate']
+           'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'keep_step',
+           'keep_validation', 'keep_epoch', 'keep_result', 'check_sizes', 'fork_state', 'share', 'begin',
+           'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences', 'find_unfinished', 'open_run',
+           'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory', 'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, gc, math, os, statistics, sys, time
@@ -653,10 +653,14 @@ def write_state(
     save_checkpoint(path, tensors, state)
     if state['history'] and not state['step']: write_result(path, {k[5:]: v for k, v in tensors.items() if k.startswith('best.')}, state['history'])
 
-# %% ../nbs/34_train.ipynb #aa37c7e6
+# %% ../nbs/34_train.ipynb #d03e050d
 class Keeper:
     "Keeps a training in its run's folder while it goes on, and ends it when a signal asks for that; without a folder it does nothing."
-    def __init__(self, run, trainer, stop):
+    def __init__(self,
+        run,     # `Run`
+        trainer, # `Trainer`
+        stop,    # `Stop`, which knows of signals
+    ):
         self.run, self.trainer, self.stop, self.best, self.saved, self.pool, self.writing = run, trainer, stop, {}, time.monotonic(), ThreadPoolExecutor(1), None
 
     def save(self, at):
@@ -677,40 +681,61 @@ class Keeper:
         state = dict(epoch=at.epoch, step=at.step, steps=len(self.trainer.batches))
         raise Stopped(f'stopped by {self.stop.name} after {where(state)}; saved in {short_path(self.run.path)}. To go on, start the same again.')
 
-    def after_step(self, at):
-        "Write a checkpoint when it is time; leave when asked."
-        if self.run.path is None: return
-        if self.writing and self.writing.done(): self.wait()
-        leave = self.stop.due()
-        if leave or time.monotonic() - self.saved >= 60*self.run.cfg.train.checkpoint_minutes: self.save(at)
-        if leave: self.leave(at)
+# %% ../nbs/34_train.ipynb #46bb159c
+def keep_step(
+    keeper, # the `Keeper`
+    at, # `Position`
+):
+    "Write a checkpoint when it is time; leave when asked."
+    if keeper.run.path is None: return
+    if keeper.writing and keeper.writing.done(): keeper.wait()
+    leave = keeper.stop.due()
+    if leave or time.monotonic() - keeper.saved >= 60*keeper.run.cfg.train.checkpoint_minutes: keeper.save(at)
+    if leave: keeper.leave(at)
+Keeper.after_step = keep_step
 
-    def validate(self, row, at):
-        "The row with the validation metrics; a signal leaves at once."
-        best = max((r['dev']['mR'] for r in self.run.history), default=-1.)
-        try:
-            with self.stop.at_once(): return self.trainer.validate(row, best)
-        except Stopped:
-            if self.run.path is None: raise
-            self.save(at); self.leave(at)
-        except torch.OutOfMemoryError: pass
-        if self.run.path: self.save(at)
-        raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({self.trainer.device}) does not suffice for eval.batch_size={self.run.cfg.eval.batch_size}. Set it lower; to go on with this run, use fork too.")
+# %% ../nbs/34_train.ipynb #0ef3d2c4
+def keep_validation(
+    keeper, # the `Keeper`
+    row, # the epoch's row so far
+    at, # `Position`
+):
+    "The row with the validation metrics; a signal leaves at once."
+    best = max((r['dev']['mR'] for r in keeper.run.history), default=-1.)
+    try:
+        with keeper.stop.at_once(): return keeper.trainer.validate(row, best)
+    except Stopped:
+        if keeper.run.path is None: raise
+        keeper.save(at); keeper.leave(at)
+    except torch.OutOfMemoryError: pass
+    if keeper.run.path: keeper.save(at)
+    raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; to go on with this run, use fork too.")
+Keeper.validate = keep_validation
 
-    def after_epoch(self, at, row):
-        "Write checkpoint, weights and history; leave when asked, unless this was the last epoch."
-        if row['best']: self.best = {k: own_copy(v) for k, v in self.trainer.model.state_dict().items()}
-        if self.run.path is None: return
-        self.save(at)
-        if self.stop.due() and not is_finished(self.run.history, self.run.cfg.train): self.leave(at)
+# %% ../nbs/34_train.ipynb #2c3af796
+def keep_epoch(
+    keeper, # the `Keeper`
+    at, # `Position`
+    row, # of the epoch, from `validate`
+):
+    "Write checkpoint, weights and history; leave when asked, unless this was the last epoch."
+    if row['best']: keeper.best = {k: own_copy(v) for k, v in keeper.trainer.model.state_dict().items()}
+    if keeper.run.path is None: return
+    keeper.save(at)
+    if keeper.stop.due() and not is_finished(keeper.run.history, keeper.run.cfg.train): keeper.leave(at)
+Keeper.after_epoch = keep_epoch
 
-    def finish(self):
-        "Leave the weights and the history of a finished training in its folder, and no checkpoints."
-        if self.run.path is None: return
-        self.wait()
-        if not checkpoint_files(self.run.path): return
-        write_result(self.run.path, self.best, self.run.history)
-        clear_checkpoints(self.run.path)
+# %% ../nbs/34_train.ipynb #a051a53d
+def keep_result(
+    keeper, # the `Keeper`
+):
+    "Leave the weights and the history of a finished training in its folder, and no checkpoints."
+    if keeper.run.path is None: return
+    keeper.wait()
+    if not checkpoint_files(keeper.run.path): return
+    write_result(keeper.run.path, keeper.best, keeper.run.history)
+    clear_checkpoints(keeper.run.path)
+Keeper.finish = keep_result
 
 # %% ../nbs/34_train.ipynb #48ca19b6
 def check_sizes(
