@@ -116,6 +116,12 @@ def style_problems(c):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not ast.get_docstring(node): yield f'{node.name} has no docstring'
 
+def twice(cells):
+    "Names that two exported cells of a notebook define: the first definition would be hidden by the second."
+    sources = [text(c['source']) for c in cells if c['cell_type'] == 'code']
+    names = [n.name for s in sources if any(w == 'export' for _, w, _ in directives(s)) for n in ast.parse(s).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    return sorted({n for n in names if names.count(n) > 1})
+
 def notebooks():
     "Every saved notebook is what a clean run leaves."
     import nbformat
@@ -131,6 +137,7 @@ def notebooks():
         say = lambda i, c, ps: problems.extend(f"{path.name}, cell {i} ({text(c['source']).strip().splitlines()[0][:60] if text(c['source']).strip() else 'empty'}): {p}" for p in ps)
         try: nbformat.validate(nb)
         except nbformat.ValidationError as e: problems.append(f'{path.name}: not a valid notebook: {e.message}')
+        problems += [f'{path.name}: {n} is exported twice' for n in twice(nb['cells'])]
         ids = [c.get('id') for c in nb['cells']]
         if None in ids or len(set(ids)) < len(ids): problems.append(f'{path.name}: cell ids are missing or doubled')
         first = next((text(c['source']) for c in nb['cells'] if c['cell_type'] == 'markdown'), '')

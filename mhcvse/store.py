@@ -490,16 +490,6 @@ def write_store(
             with atomic_path(path) as tmp: write_file(tmp, features, items, attrs)
     return Store(path)
 
-# %% ../nbs/12_store.ipynb #aa37e513
-@contextlib.contextmanager
-def reading(
-    path, # of the file that is read
-):
-    "Inside the `with`, whatever goes wrong is an `InputError` that says which file is damaged."
-    try: yield
-    except InputError: raise
-    except Exception as e: raise InputError(f"{path} is damaged ({' '.join(str(e).split())[:200] or type(e).__name__}): write it again, or take it from a copy.") from None
-
 # %% ../nbs/12_store.ipynb #fbaee8fb
 @contextlib.contextmanager
 def reading(
@@ -507,7 +497,7 @@ def reading(
 ):
     "Inside the `with`, whatever HDF5 says of a damaged file, or numpy and Python of what it gave them, is an `InputError`."
     try: yield
-    except InputError as e: raise InputError(f'{path}: {e}') from None
+    except InputError as e: raise InputError(str(e) if Path(path).name in str(e) else f'{path}: {e}') from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
         raise InputError(f"{path} is damaged, or no store ({str(e)[:150]}): write it again, or take it from a copy.") from None
 
