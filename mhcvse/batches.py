@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['BUFFERS', 'choose_place', 'free_memory', 'gather_into', 'Staging', 'send', 'FeatureSource', 'gather_features',
            'norm_features', 'region_lengths', 'norm_source', 'fill_features', 'Batch', 'check_batches', 'own_part',
-           'TrainBatches', 'batch_features', 'batch_of', 'ahead', 'on_a_stream', 'epoch_order', 'epoch_batches',
-           'shuffled_captions', 'image_batches', 'caption_batches']
+           'TrainBatches', 'batch_features', 'batch_of', 'ahead', 'side_stream', 'on_a_stream', 'epoch_order',
+           'epoch_batches', 'shuffled_captions', 'image_batches', 'caption_batches']
 
 # %% ../nbs/15_batches.ipynb #0c1b1811
-import os
+import functools, os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -34,7 +34,8 @@ def free_memory(
 ):
     "Bytes that are free on a device; of the host's, the share of each process that a launcher started on this machine."
     device = torch.device(device)
-    return torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)   # with what torch keeps for reuse
+    return psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 # %% ../nbs/15_batches.ipynb #bf193515
 def gather_into(
@@ -113,7 +114,7 @@ def gather_features(
     x = source.stored(index).to(source.device) if source.staging is None else source.staging.send(source, index)
     scale, n = 1. if source.normed else source.split.store.scale, source.n_regions
     if n is None: return activations(x, scale), None
-    n = n[index.to(source.device)]
+    n = n[index.to(source.device, non_blocking=True)]
     return activations(x, scale, n), length_mask(n, x.shape[1])
 FeatureSource.__getitem__ = gather_features
 
@@ -279,6 +280,14 @@ def ahead(
             if len(waiting) > depth: yield waiting.popleft().result()
         while waiting: yield waiting.popleft().result()
 
+# %% ../nbs/15_batches.ipynb #8b823c8b
+@functools.cache
+def side_stream(
+    device, # a GPU
+):
+    "The stream on which batches for it are made: one for all epochs and evaluations, because torch keeps memory for reuse by stream."
+    return torch.cuda.Stream(device)
+
 # %% ../nbs/15_batches.ipynb #62a6cb23
 def on_a_stream(
     make,   # item -> tuple of tensors, or None where there is nothing
@@ -286,7 +295,7 @@ def on_a_stream(
     device, # the GPU they are made on
 ):
     "As `ahead`, on a stream beside the one that uses the results."
-    stream = torch.cuda.Stream(device)
+    stream = side_stream(device)
     def aside(item):
         with torch.cuda.stream(stream): return make(item), stream.record_event()
     for out, event in ahead(aside, items):
@@ -352,4 +361,4 @@ def caption_batches(
     "(B, T) words, (B,) lengths and (B, C) float labels (or None) of the captions in order."
     for index in torch.arange(len(captions)).split(batch_size):
         words, lengths = captions.batch(index.to(captions.offsets.device))
-        yield words.to(device), lengths.to(device), None if labels is None else labels[index.to(labels.device)].to(device).float()
+        yield words.to(device), lengths.cpu(), None if labels is None else labels[index.to(labels.device)].to(device).float()

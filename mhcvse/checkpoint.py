@@ -163,6 +163,7 @@ def is_held(
 # %% ../nbs/34_checkpoint.ipynb #75e19fec
 class Stopped(KeyboardInterrupt):
     "Training was stopped by a signal, and its state was saved."
+    _render_traceback_ = InputError._render_traceback_
 
 # %% ../nbs/34_checkpoint.ipynb #66406a09
 class Stop:

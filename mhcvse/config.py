@@ -88,7 +88,7 @@ class ModelConfig(Group):
     graph_cut: float = opt(.3, 'edges below this are dropped, the others become 1', 'CVSE', low=0.)
     graph_edge: float = opt(.25, 'what the edges of a column sum to, beside the 1 of the node itself', 'CVSE', low=0.)
     graph_norm: str = opt('symmetric', 'symmetric: D^-1/2 A D^-1/2; transposed: (A D^-1/2)^T D^-1/2, as CVSE computes it', 'paper §3.1', ('symmetric', 'transposed'))
-    graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'paper §3.1', ('standard', 'printed'))
+    graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'CVSE', ('standard', 'printed'))
     graph_hidden: float = opt(.5, 'hidden size of the graph as a share of D', 'CVSE', low=.01, high=4.)
     graph_slope: float = opt(.2, 'negative slope of the LeakyReLU between graph layers', 'CVSE', low=0., high=1.)
     consensus_norm: str = opt('batch', 'batch norm inside the concept scores', 'CVSE', ('batch', 'none'))
@@ -299,7 +299,9 @@ def preset(
 Config.preset = staticmethod(preset)
 
 # %% ../nbs/01_config.ipynb #1a343f9a
-def mhcvse(size='paper'):
+def mhcvse(
+    size='paper', # 'paper' or 'small'
+):
     "The paper's model."
     return preset('mhcvse', size)
 Config.mhcvse = staticmethod(mhcvse)
@@ -314,7 +316,9 @@ def cvse(
 Config.cvse = staticmethod(cvse)
 
 # %% ../nbs/01_config.ipynb #59793f79
-def vsepp(size='paper'):
+def vsepp(
+    size='paper', # 'paper' or 'small'
+):
     "The plain baseline: pooled regions and words, one ranking loss."
     return preset('vsepp', size)
 Config.vsepp = staticmethod(vsepp)

@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 # %% ../nbs/00_core.ipynb #dc82e6b0
 class InputError(ValueError):
     "Something given to `mhcvse` (a file, a setting, an argument) is wrong: the message says what, where and how to mend it."
+    def _render_traceback_(self):
+        "What a notebook shows instead of a traceback: the message says all there is to know."
+        return [f'{type(self).__name__}: {self}']
 
 # %% ../nbs/00_core.ipynb #82a70997
 def did_you_mean(

@@ -359,7 +359,7 @@ def text_attention(
     model, training = run.model, run.model.training
     model.eval()
     def weights(words, lengths, _):
-        mask = length_mask(lengths, words.shape[1])
+        mask = length_mask(lengths.to(words.device), words.shape[1])
         return model.text_head(model.text_encoder(words, lengths), mask, need_weights=True)[1], mask
     out = gather_attention(weights(*b) for b in caption_batches(captions, None, run.cfg.eval.batch_size, next(model.parameters()).device))
     model.train(training)

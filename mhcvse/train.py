@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['WORKSPACE', 'pick_device', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'pack_parts',
            'unpack_parts', 'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step',
-           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'run_epoch',
-           'Run', 'write_words', 'write_start', 'epoch_line', 'validate', 'check_weights', 'own_copy', 'state_of',
-           'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state',
-           'read_start', 'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'keep_step',
-           'keep_validation', 'keep_epoch', 'keep_result', 'check_sizes', 'fork_state', 'share', 'begin',
-           'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences', 'find_unfinished', 'open_run',
-           'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory', 'step_seconds', 'estimate']
+           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'is_full',
+           'settle', 'run_epoch', 'Run', 'write_words', 'write_start', 'epoch_line', 'validate', 'check_weights',
+           'own_copy', 'state_of', 'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved',
+           'state_faults', 'check_state', 'read_start', 'find_state', 'check_goes_on', 'note', 'write_result',
+           'write_state', 'Keeper', 'keep_step', 'keep_validation', 'keep_epoch', 'keep_result', 'check_sizes',
+           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences',
+           'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory',
+           'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
-import contextlib, datetime, gc, math, os, statistics, sys, time
+import contextlib, datetime, gc, math, os, sys, time, weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,7 +135,7 @@ class StepRecorder:
     def __init__(self,
         trainer, # `Trainer`
     ):
-        self.trainer, self.seen, self.graphs, self.places = trainer, set(), {}, {}
+        self.trainer, self.seen, self.graphs, self.places = weakref.proxy(trainer), set(), {}, {}   # a trainer that is no longer wanted goes at once, with all it holds on the device
         self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(trainer.device)
 
     def step(self, batch, negatives):
@@ -170,20 +171,18 @@ def record(
     for name, x in batch._asdict().items():   # recordings of one shape share a place
         if x is not None and (name, x.shape) not in recorder.places: recorder.places[name, x.shape] = torch.empty_like(x)
     static = Batch(**{n: None if x is None else recorder.places[n, x.shape] for n, x in batch._asdict().items()})
-    graph, text, collects = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder, gc.isenabled()
-    full = None
+    graph, text, collects, cause = torch.cuda.CUDAGraph(), recorder.trainer.model.text_encoder, gc.isenabled(), None
     try:
         text.padded = True
         gc.disable()   # were an older recording thrown away meanwhile, this one would be spoiled
         with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
             try: out = pack_parts(parts := recorder.trainer.descend(static, negatives))
-            except torch.OutOfMemoryError as e: full = e.with_traceback(None)
-    except RuntimeError:
-        if full is None: raise
+            except RuntimeError as e: cause = str(e); raise
+    except RuntimeError as e:   # after this torch may hold streams and random numbers that are still recording: nothing goes on in this process
+        raise InputError(f"a step could not be recorded ({(cause or str(e)).splitlines()[0]}). train.record=false does without, in less memory and slower; if memory was short, a smaller train.batch_size helps too.") from None
     finally:
         text.padded = False
         if collects: gc.enable()
-    if full: raise full   # and not what the end of a broken recording says
     return graph, static, out, list(parts.weights)
 StepRecorder.record = record
 
@@ -360,6 +359,22 @@ def halve_batch(
     at.step = -(-at.step*size//(size//2))
     if progress is not None: progress.total, progress.n = 2*progress.total, 2*progress.n
 
+# %% ../nbs/34_train.ipynb #96a852b3
+def is_full(
+    error, # that a step ended with
+):
+    "Whether a GPU ran out of memory: torch's own allocator, or a library or a replay beside it, which say so only in words."
+    return isinstance(error, torch.OutOfMemoryError) or 'out of memory' in str(error)
+
+# %% ../nbs/34_train.ipynb #528e49a1
+def settle(
+    device, # where a run computes
+):
+    "Wait until it has done what it was asked for; the seconds that took."
+    start = time.monotonic()
+    if torch.device(device).type == 'cuda': torch.cuda.synchronize(device)
+    return time.monotonic() - start
+
 # %% ../nbs/34_train.ipynb #1a3556c3
 def run_epoch(
     trainer,       # `Trainer`
@@ -375,8 +390,11 @@ def run_epoch(
         if at.step and at.random: set_random_states(at.random, trainer.device)
         while True:
             try: run_steps(trainer, at, progress, after); break
-            except torch.OutOfMemoryError: pass   # what the step held is free again only after this line
+            except RuntimeError as e:
+                if not is_full(e): raise
+            # what the step held is free again only here
             halve_batch(trainer, at, progress)
+    at.seconds += settle(trainer.device)
     check_finite(trainer, at)
     mean = torch.stack(at.rows).double().mean(0).tolist()
     return dict(epoch=k + 1, loss=dict(zip(at.names, mean[::2])), weight=dict(zip(at.names, mean[1::2])), lr=float(trainer.opt.param_groups[0]['lr']),
@@ -442,8 +460,9 @@ def validate(
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0, source=trainer.dev_features).metrics
     hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
     stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and dev['mR'] <= best and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
-    notice = f"the {' and '.join(stuck)} ranking loss sits at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
-    if 'fused' in stuck: notice += ' Nothing more is learned: try more loss.warmup_epochs or a lower train.lr.'
+    names, s = ', '.join(stuck[:-1]) + ' and '*(len(stuck) > 1) + ''.join(stuck[-1:]), 's'*(len(stuck) > 1)
+    notice = f"the {names} ranking loss{'e'*bool(s)}{s} sit{'s'*(not s)} at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
+    if 'fused' in stuck: notice += ' If it stays there, little more is learned: try more loss.warmup_epochs or a lower train.lr.'
     return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.monotonic() - start, notice=notice)
 Trainer.validate = validate
 
@@ -813,6 +832,7 @@ def train_epochs(
 ):
     "The epochs that are left, with validation after each."
     cfg, trainer, n, out = run.cfg, keeper.trainer, len(keeper.trainer.batches), bar_file()
+    say = out.log if out else tqdm.write
     with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit=' steps', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
         for k in range(at.epoch, cfg.train.epochs):
             if is_finished(run.history, cfg.train): break
@@ -820,7 +840,10 @@ def train_epochs(
             run.history.append(row)
             at = Position(k + 1)
             keeper.after_epoch(at, row)
-            if show: (out.log if out else tqdm.write)(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
+            if show: say(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
+        if at.epoch < cfg.train.epochs:
+            bar.total = bar.n   # an end, and no bar that stands still
+            if show: say(f"stopped after epoch {at.epoch}: none of the last {cfg.train.patience} had a better validation mR than epoch {run.best['epoch']}")
 
 # %% ../nbs/34_train.ipynb #75dccd29
 def fit(
@@ -977,15 +1000,19 @@ def peak_memory(
 # %% ../nbs/34_train.ipynb #4116284f
 def step_seconds(
     trainer, # `Trainer`
-    steps=5, # how many; their median counts, so that a stall does not
+    steps=5, # how many
 ):
-    "Seconds of a step. The first one is left out: it allocates memory."
-    sync = torch.cuda.synchronize if trainer.device.type == 'cuda' else (lambda: None)
+    "Seconds of a step with the making of its batch, on the first captions of an epoch again and again; before that such steps as allocate memory or are recorded."
+    index = trainer.batches.order(0)[:trainer.batches.batch_size]
+    step = lambda: trainer.step(trainer.batches.batch(index), 0.)
     with seeded(0):
         trainer.model.train()
-        times = [time.monotonic()]
-        for _, batch in zip(range(steps + 1), trainer.batches.epoch(0)): trainer.step(batch, 0.); sync(); times.append(time.monotonic())
-    return statistics.median([b - a for a, b in zip(times, times[1:])][1:] or [times[-1] - times[0]])
+        for _ in range(3 if trainer.recorder else 1): step()
+        settle(trainer.device)
+        start = time.monotonic()
+        for _ in range(steps): step()
+        settle(trainer.device)
+    return (time.monotonic() - start)/steps
 
 # %% ../nbs/34_train.ipynb #bc42df05
 def estimate(
@@ -998,10 +1025,11 @@ def estimate(
         trainer = Trainer(cfg, task)
         while True:
             try: step = step_seconds(trainer, steps); break
-            except torch.OutOfMemoryError: pass   # as in `run_epoch`
+            except RuntimeError as e:   # as in `run_epoch`
+                if not is_full(e): raise
             halve_batch(trainer, Position())
         start = time.monotonic()
-        evaluate(trainer.model, task.split('dev'), cfg, resamples=0)
+        evaluate(trainer.model, task.split('dev'), cfg, resamples=0, source=trainer.dev_features)
     epoch = step*len(trainer.batches) + time.monotonic() - start
     return dict(step_seconds=step, epoch_seconds=epoch, seconds=epoch*cfg.train.epochs, steps_per_epoch=len(trainer.batches),
                 parameters=sum(p.numel() for p in trainer.model.parameters()), memory_gb=peak_memory(trainer.device))
