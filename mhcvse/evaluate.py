@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from .core import InputError, one_of
 from .batches import image_batches, caption_batches
-from .model import Embedding, similarity
+from .model import Embedding
 from .metrics import similarity_ranks, retrieval_metrics, resampled_metrics, percentiles, bootstrap, bootstrap_difference, flat
 
 # %% ../nbs/33_evaluate.ipynb #badae60b
@@ -77,9 +77,8 @@ def complete_labels(
     img,      # `Embedding` of I images
     txt,      # `Embedding` of M captions, made with their own labels
     labels,   # (M,C) these labels
-    c=.05,    # share of the consensus cosine in the ranking
     near=10,  # nearest captions considered
-    take=3,   # of these, how many are used
+    take=(3, 4), # how many of these, and of those beside it in the ranking, are used where they differ; CVSE's (2, 1) for COCO
     block=1024, # captions at once
 ):
     "(M,C) labels completed from other captions of the same set (CVSE's transductive step)."
@@ -87,12 +86,12 @@ def complete_labels(
     for part in torch.arange(m, device=labels.device).split(block):
         own = txt.fused[part] @ txt.fused.T
         a = own.scatter(1, part[:, None], -torch.inf).topk(near).indices
-        best = similarity(img, pick(txt, part), c).argmax(0)
-        order = similarity(pick(img, best), txt, c).argsort(dim=1, descending=True, stable=True)
+        best = (img.fused @ txt.fused[part].T).argmax(0)
+        order = (img.fused[best] @ txt.fused.T).argsort(dim=1, descending=True, stable=True)
         b = order.gather(1, around((order == part[:, None]).int().argmax(1), m))
         both = (a[:, :, None] == b[:, None]).any(1)
-        extra = labels[a[:, :take]].amax(1)*~both.all(1, keepdim=True)
-        out[part] = torch.maximum(labels[part], torch.maximum(labels[b].amax(1), extra))
+        differ = torch.cat([a[:, :take[0]], b[:, :take[1]]], 1)
+        out[part] = torch.maximum(labels[part], torch.where(both.all(1, keepdim=True), labels[b].amax(1), labels[differ].amax(1)))
     return out
 
 # %% ../nbs/33_evaluate.ipynb #06966080
@@ -111,7 +110,7 @@ def embed_split(
     read = lambda labels: embed_captions(model, ts.captions, labels, cfg.eval.batch_size)
     img, txt = embed_images(model, ts, cfg, source), read(ts.image_labels if protocol == 'oracle' else ts.labels)
     if protocol != 'transductive' or ts.labels is None: return img, txt
-    return img, read(complete_labels(img, txt, ts.labels.to(txt.fused.device), cfg.model.consensus_score))
+    return img, read(complete_labels(img, txt, ts.labels.to(txt.fused.device)))
 
 # %% ../nbs/33_evaluate.ipynb #8700856e
 @dataclass
