@@ -192,7 +192,7 @@ def check_batches(
     for what, n in (('captions', len(captions)), ('labels', m if labels is None else len(labels)), ('caption_image', len(caption_image))):
         if n != m: raise InputError(f'{what}: there are {n} for the {m} captions of {split.name}: make them from this split.')
     if len(caption_image) and not 0 <= int(caption_image.min()) <= int(caption_image.max()) < split.n_images: raise InputError(f'caption_image: {split.name} has the images 0 to {split.n_images - 1}, and a caption belongs to another: make it from this split.')
-    if m < batch_size: raise InputError(f'{split.name} has {m} captions, less than one batch of {batch_size}: set train.batch_size to {m} or lower.')
+    if m < batch_size: raise InputError(f'{split.name} has {m} captions, less than one batch of {batch_size}: set train.batch_size to {m} or lower (for papermill: -p batch_size {m}).')
 
 # %% ../nbs/15_batches.ipynb #c12bf88d
 def own_part(

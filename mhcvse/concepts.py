@@ -6,8 +6,9 @@
 __all__ = ['LEXICON', 'KINDS', 'dictionary', 'CLASSES', 'VAGUE', 'MIN_CAPTIONS', 'CVSE_CONCEPTS', 'part_of_speech', 'lemma',
            'word_class', 'is_stop_word', 'share', 'Concepts', 'rank_lemmas', 'shrink_note', 'within_quota',
            'choose_concepts', 'find_concepts', 'caption_labels', 'image_labels', 'cooccurrence', 'conditional',
-           'rescale', 'edges', 'normalise', 'ppmi', 'ppmi_vectors', 'file_vectors', 'node_vectors', 'ConceptGraph',
-           'count_concepts', 'save_graph', 'whole_graph', 'load_graph', 'build_graph', 'graph_facts', 'label_facts']
+           'rescale', 'edges', 'normalise', 'ppmi', 'fixed_signs', 'ppmi_vectors', 'file_vectors', 'node_vectors',
+           'ConceptGraph', 'count_concepts', 'save_graph', 'whole_graph', 'load_graph', 'build_graph', 'graph_facts',
+           'label_facts']
 
 # %% ../nbs/11_concepts.ipynb #84667e9a
 import functools, json
@@ -249,6 +250,15 @@ def ppmi(
     chance = counts.sum(1, keepdim=True)*counts.sum(0)/counts.sum().clamp(min=1e-12)
     return (counts/chance.clamp(min=1e-12)).clamp(min=1).log()
 
+# %% ../nbs/11_concepts.ipynb #c4fe8919
+def fixed_signs(
+    X, # (C, E) columns that may each be multiplied by -1
+):
+    "X with the first of the largest entries of each column positive; entries within a millionth count as equal."
+    size = X.abs()
+    first = (size >= (1 - 1e-6)*size.amax(0)).int().argmax(0, keepdim=True)
+    return X*X.gather(0, first).sign()
+
 # %% ../nbs/11_concepts.ipynb #baf6690c
 def ppmi_vectors(
     counts, # (C, C) captions with both
@@ -257,8 +267,7 @@ def ppmi_vectors(
     "(C, E) float32 node vectors of unit length; zero for a concept that meets none more often than by chance."
     U, S, _ = torch.linalg.svd(M := ppmi(counts.double()))
     X = (U*S.sqrt())[:, :dim]
-    X = X*X.gather(0, X.abs().argmax(0, keepdim=True)).sign()
-    X = torch.where(M.sum(1, keepdim=True) > 0, unit(X), 0.)
+    X = torch.where(M.sum(1, keepdim=True) > 0, unit(fixed_signs(X)), 0.).round(decimals=6)
     return torch.nn.functional.pad(X, (0, dim - X.shape[1])).float()
 
 # %% ../nbs/11_concepts.ipynb #07c34a6e

@@ -158,7 +158,9 @@ def atomic_path(
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            tmp.touch(); mode = tmp.stat().st_mode; tmp.unlink()   # as the system gives it to a new file: some writers keep theirs to themselves
             yield tmp
+            tmp.chmod(mode)
             if flush:
                 with open(tmp, 'rb+') as f: os.fsync(f.fileno())
             os.replace(tmp, path)

@@ -150,7 +150,7 @@ def fill_splits(
     for name, i in table.items(): i.split = i.split or hash_split(name)
     counts, source = Counter(i.split for i in table.values()), 'a hash of the names' if bare else 'the captions file'
     print(f'splits by {source}: {", ".join(f"{s} {counts[s]:,}" for s in SPLITS if counts[s])}')
-    if bare and not (counts['train'] and counts['dev']): print('There is no image to train on, or none to choose by: with so few images, give the split in a column of its own.')
+    if bare and (none := [s for s in SPLITS[:3] if not counts[s]]): print(f"No image fell to {' and none to '.join(none)}, and a run needs all three: with so few images, give them in a column split of {Path(captions).name}.")
     return source
 
 # %% ../nbs/13_regions.ipynb #7e61b2b4
