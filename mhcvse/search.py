@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'NAMED', 'MOST_WORDS', 'KINDS', 'EFFORTS', 'PAGE', 'Gallery', 'scan', 'Found', 'rescore', 'exact_search',
-           'index_key', 'index_files', 'parts_hash', 'write_index', 'read_index', 'embed_parts', 'split_of', 'on_store',
-           'Search', 'open_parts', 'from_run', 'words_of', 'check_sentence', 'Hit', 'Hits', 'check_k', 'hits_of',
-           'find_caption', 'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for',
-           'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits',
-           'need_faiss', 'leading', 'projected', 'Approximate', 'nominate', 'approximate_search', 'recall',
-           'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'page', 'printable', 'listing',
-           'make_parser', 'ask', 'main']
+           'index_key', 'index_files', 'write_index', 'read_index', 'embed_parts', 'split_of', 'on_store', 'Search',
+           'open_parts', 'from_run', 'words_of', 'check_sentence', 'Hit', 'Hits', 'check_k', 'hits_of', 'find_caption',
+           'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for', 'embed_picture', 'Asked',
+           'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits', 'need_faiss', 'leading',
+           'projected', 'Approximate', 'nominate', 'approximate_search', 'recall', 'effort_curve', 'choose_effort',
+           'speed_up', 'thumbnail', 'hit_html', 'page', 'printable', 'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
-import argparse, base64, functools, html, io, re, sys, textwrap, time
+import argparse, functools, html, io, re, sys, textwrap, time
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -21,16 +20,17 @@ import numpy as np
 import torch
 from PIL import Image
 from .core import InputError, atomic_path, check_target, content_hash, length_mask, one_of, read_json, run_command, short_path, write_json
-from .config import to_dict
-from .runs import load_weights, save_weights
+from .config import counting
+from .runs import load_weights, named_hash, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
 from .regions import extract_pictures, extraction_of, extractor_of, load_picture, to_rgb
 from .batches import norm_features
 from .task import Task, read_split
 from .metrics import BLOCK, joint_embedding
+from .model import evaluating
 from .evaluate import embed_split, scored
 from .train import Run, load_run
-from .report import COLORS, caption_line, embed_texts, picture, styled
+from .report import COLORS, caption_line, data_uri, embed_texts, picture, styled
 
 # %% ../nbs/60_search.ipynb #b7c42f3c
 class Gallery:
@@ -109,8 +109,8 @@ def index_key(
     split, # the name of a split
 ):
     "What an index depends on, as hashes."
-    state, cfg = sorted(run.model.state_dict().items()), to_dict(run.cfg)
-    return dict(format=FORMAT, version=1, split=split, weights=content_hash(*(x for kv in state for x in kv)), store=run.task.store.hash,
+    cfg = counting(run.cfg)
+    return dict(format=FORMAT, version=1, split=split, weights=named_hash(run.model.state_dict()), store=run.task.store.hash,
                 read=content_hash(cfg['model'], cfg['data'], run.task.hashes()))
 
 # %% ../nbs/60_search.ipynb #cd3eb76e
@@ -122,13 +122,6 @@ def index_files(
     stem = path.name[:-len(path.suffix)] if path.suffix in ('.json', '.safetensors') else path.name
     return path.with_name(stem + '.json'), path.with_name(stem + '.safetensors')
 
-# %% ../nbs/60_search.ipynb #ce507d11
-def parts_hash(
-    parts, # name -> tensor
-):
-    "Hash of the numbers and their names."
-    return content_hash(*(x for kv in sorted(parts.items()) for x in kv))
-
 # %% ../nbs/60_search.ipynb #356bb116
 def write_index(
     path,  # of the index, without ending
@@ -138,7 +131,7 @@ def write_index(
     "Write an index: the numbers first, then what they are."
     about, numbers = index_files(path)
     save_weights(numbers, parts, checksum=False)   # the other file has it
-    write_json(about, key | dict(content=parts_hash(parts)))
+    write_json(about, key | dict(content=named_hash(parts)))
 
 # %% ../nbs/60_search.ipynb #c62454ad
 NAMED = dict(format='is no index of a search', version='has another version', split='is of another split', weights='was made with other weights',
@@ -154,7 +147,7 @@ def read_index(
     except (InputError, OSError) as e: raise InputError(f"{short_path(about.parent/numbers.stem)}: the index cannot be read: {str(e).split(' (')[0].split(': ')[0]}. {cure}") from None
     for k, v in key.items():
         if not isinstance(got, dict) or got.get(k) != v: raise InputError(f"{short_path(about)} {NAMED[k]} ({k}: {got.get(k) if isinstance(got, dict) else None}; wanted: {v}). {cure}")
-    if got.get('content') != parts_hash(parts): raise InputError(f'{short_path(numbers)} does not hold what was written (its content hash differs from the one in {about.name}). {cure}')
+    if got.get('content') != named_hash(parts): raise InputError(f'{short_path(numbers)} does not hold what was written (its content hash differs from the one in {about.name}). {cure}')
     return parts
 
 # %% ../nbs/60_search.ipynb #a38eb6a8
@@ -385,7 +378,6 @@ def extractor_for(
     return search.extractor
 
 # %% ../nbs/60_search.ipynb #7c91a28c
-@torch.no_grad()
 def embed_picture(
     search,  # `Search`
     picture, # (h, w, 3) uint8
@@ -395,9 +387,10 @@ def embed_picture(
     found, = extract_pictures(extractor, [picture], precision=(extraction_of(store.provenance) or {}).get('precision', 'float32'))
     x = torch.zeros(1, *store.shape)
     x[0, :len(found.features)] = found.features.to(as_tensor(np.empty(0, store.dtype)).dtype).float()
-    device, n = next(run.model.parameters()).device, torch.tensor([len(found.features)])
-    x = norm_features(activations(x, n_regions=n), run.cfg.data.feature_norm).to(device)
-    emb = run.model.eval().encode_image(x, None if n == store.shape[0] else length_mask(n.to(device), store.shape[0]))
+    n = torch.tensor([len(found.features)])
+    with evaluating(run.model) as device:
+        x = norm_features(activations(x, n_regions=n), run.cfg.data.feature_norm).to(device)
+        emb = run.model.encode_image(x, None if n == store.shape[0] else length_mask(n.to(device), store.shape[0]))
     return [p.float().cpu() for p in scored(emb, run.cfg.model.consensus_score)[0]]
 
 # %% ../nbs/60_search.ipynb #43595151
@@ -630,7 +623,7 @@ def thumbnail(
     image, out = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((side, side))
     image.save(out, 'PNG')
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+    return f'<img alt="" src="{data_uri(out.getvalue())}">'
 
 # %% ../nbs/60_search.ipynb #86de5703
 def hit_html(
