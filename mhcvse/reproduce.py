@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'find_data', 'make_config', 'duration', 'say_plan',
-           'every_protocol', 'test_run', 'find_run', 'finished_runs', 'one_run', 'run_seeds']
+           'every_protocol', 'test_run', 'find_run', 'finished_runs', 'one_run', 'run_seeds', 'Ended']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
@@ -118,10 +118,12 @@ def say_plan(
 ):
     "What will run on what, for how long and in how much memory, as text."
     memory = f"{cost['memory_gb']:.1f} GB" if cost['memory_gb'] is not None else 'an unknown amount'
-    total = cost['seconds']*p.seeds
-    return store.warning + '\n'*bool(store.warning) + (f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}), {p.seeds} run(s) of at most {cfg.train.epochs} epochs "
-            f"of {cost['steps_per_epoch']} steps on {pick_device(cfg.train.device)}.\nExpected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch, "
-            f"{duration(total)} in all (less with early stopping); {memory} of memory.")
+    runs, device = '1 run' if p.seeds == 1 else f'{p.seeds} runs', pick_device(cfg.train.device)
+    return '\n'.join([*[store.warning]*bool(store.warning),
+        f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}).",
+        f"{runs} of at most {cfg.train.epochs} epochs of {cost['steps_per_epoch']} steps, on {device}.",
+        f"Expected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch,",
+        f"{duration(cost['seconds']*p.seeds)} in all (less with early stopping); {memory} of memory."])
 
 # %% ../nbs/55_reproduce.ipynb #17e1dbc1
 def every_protocol(
@@ -201,3 +203,13 @@ def run_seeds(
         run = load_run(before, store) if before else None
         out.append((run, every_protocol(run)) if run else one_run(*job, p.fork, **group, **info))
     return out
+
+# %% ../nbs/55_reproduce.ipynb #73bdac64
+class Ended(Exception):
+    "A notebook ends early, and nothing is wrong; shown as one line."
+    def __init__(self,
+        why, # what is shown
+    ):
+        super().__init__(); self.why = why
+    def _render_traceback_(self): return [self.why]
+Ended.__name__ = 'SystemExit'
