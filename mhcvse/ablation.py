@@ -280,7 +280,7 @@ def effects(
 def claims(
     ranks, # arm -> list of ranks, of at least the core
     owner, # (M,) the image of each test caption
-    metric='mR',
+    metric='mR', # of the contributions
 ):
     "A row per part: added to CVSE, taken from MH-CVSE, the mean of both with its interval, and the verdict with the four corrected together (Holm)."
     rows = {}
@@ -297,7 +297,7 @@ def claims(
 # %% ../nbs/51_ablation.ipynb #298e8ca7
 def draw_effects(
     table, # from `effects`
-    metric='mR',
+    metric='mR', # whose differences they are
 ):
     "The differences of all arms from the reference with their intervals, by group."
     t = table.dropna(subset=['difference'])
