@@ -1,7 +1,7 @@
 """The explorer in a real browser: headless Chromium opens JupyterLab and voila, types, clicks, presses keys, and looks at what the page shows.
 
     python .ci/browser.py FOLDER [PART...]    screenshots go to FOLDER; PART: lab, notebook, voila (all three when none is named), dark
-    python .ci/browser.py picture             make nbs/images/explore.png anew
+    python .ci/browser.py picture             make nbs/images/explore.png and page.png anew
     python .ci/browser.py missing             say what a test needs that is not here; exit status 1 when it is something
 
 A small world is drawn and two runs are trained for it, in temporary folders, as are all settings. Every wait ends, and so does every process.
@@ -312,16 +312,34 @@ def report_times(page):
     print(f'| 1,000 images, two runs, {len(took)} sentences: {median(t for t, _ in took):.0f} ms from Enter to the results (at most {max(t for t, _ in took):.0f}), of which Python {median(t for _, t in took):.0f} ms')
 
 def picture():
-    "Make nbs/images/explore.png: two runs that are a little better trained, at a caption that only one of them gets right."
+    "Make nbs/images/explore.png and page.png from two runs that are a little better trained."
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
         os.environ.setdefault('MPLCONFIGDIR', f'{data}/mpl')
         prepare(Path(data), False, 8, 1000, 100, 200)
         take_picture(Path(data), ROOT/'nbs'/'images'/'explore.png')
+        take_page(Path(data), ROOT/'nbs'/'images'/'page.png')
 
-def take_picture(data, file):
-    "The app on a page of voila, without the page, in a small file."
+def small_file(png, file):
+    "Save a screenshot with 256 colours."
     import io
     from PIL import Image
+    Image.open(io.BytesIO(png)).convert('RGB').quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, optimize=True)
+
+def take_page(data, file):
+    "The beginning of what `mhcvse-report` makes of both runs."
+    from mhcvse.page import main as report
+    from mhcvse.reproduce import test_run
+    from mhcvse.store import Store
+    from mhcvse.train import load_run
+    store, runs = Store(data/'world.h5'), [data/'runs'/preset for preset in ('mhcvse', 'cvse')]
+    for r in runs: test_run(load_run(r, store), data=store.name, preset=r.name, size='small')
+    if report([*map(str, runs), '--store', str(store.path), '--out', str(data/'page.html')]): raise AssertionError('mhcvse-report wrote no page')
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium(Path(home), (1000, 1300)) as driver:
+        driver.get((data/'page.html').as_uri()); time.sleep(1)
+        small_file(driver.get_screenshot_as_png(), file)
+
+def take_picture(data, file):
+    "The app on a page of voila, without the page, at a caption that only one of the runs gets right."
     from selenium.webdriver.support.ui import Select
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, chromium(Path(home), (1180, 1400)) as driver:
         with serving([*VOILA, '--theme=light', f'--Voila.root_dir={data/"page"}'], data/'page', 'http://127.0.0.1:{port}/nothing') as port:
@@ -330,11 +348,11 @@ def take_picture(data, file):
             page.wait('!!app && thumbs(0).length > 0', 'the explorer')
             Select(page.get('all("select")[1]')).select_by_visible_text('missed by MH-CVSE only')
             page.wait('thumbs(0)[0].innerText.startsWith("✗") && thumbs(1).some(b => b.innerText.startsWith("✓"))', 'a caption that one run misses')
+            page.note('Images for the sentence'); time.sleep(1)  # nothing moves any more
             page.click('thumbs(1).find(b => b.innerText.startsWith("✓"))'); page.note('A look at')
             page.click('all(".mh-heads button", runs[0]).find(b => b.innerText.trim() == "3")'); page.wait('label(0).includes("head 3:")', 'head 3')
             page.driver.execute_script('document.activeElement.blur()'); time.sleep(1)
-            png = page.get('app').screenshot_as_png
-    Image.open(io.BytesIO(png)).convert('RGB').quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, optimize=True)
+            small_file(page.get('app').screenshot_as_png, file)
 
 PARTS = dict(lab=lab, notebook=notebook, voila=voila, dark=lambda *a: lab(*a, theme='dark', name='dark'))
 

@@ -1,18 +1,19 @@
 """README.md from nbs/index.ipynb, as saved; figures go to nbs/images.
 
     python .ci/readme.py            write README.md and its images
-    python .ci/readme.py --check    exit 1 if they are not what the notebook would give
+    python .ci/readme.py --check    exit 1 if they are not what the notebook would give, or if what it shows of another notebook is not what that one was saved with
 
 Prose is copied, with links made relative to the root; code becomes a fenced block with its output below it.
 `#| hide` drops a cell, `#| echo: false` its code. A link to a file that does not exist is an error.
 """
-import base64, json, os, re, sys
+import ast, base64, json, os, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK, README, IMAGES = ROOT/'nbs'/'index.ipynb', ROOT/'README.md', ROOT/'nbs'/'images'
 HEADER = '<!-- Made from nbs/index.ipynb by .ci/readme.py: edit the notebook. -->\n\n'
 text = lambda x: x if isinstance(x, str) else ''.join(x)
+load = lambda path: json.loads(path.read_text(encoding='utf-8'))
 
 def from_root(link):
     "A link written in nbs/ as it must be in README.md; outside addresses and anchors stay."
@@ -63,9 +64,27 @@ def convert(cell, images):
 def build():
     "The README's text and its images, {name: bytes}."
     images = {}
-    cells = json.loads(NOTEBOOK.read_text(encoding='utf-8'))['cells']
-    parts = [p.strip() for c in cells for p in convert(c, images)]
+    parts = [p.strip() for c in load(NOTEBOOK)['cells'] for p in convert(c, images)]
     return HEADER + '\n\n'.join(p for p in parts if p) + '\n', images
+
+def borrowed(cell):
+    "Each `saved_output(notebook, call)` of a code cell, as (notebook, call)."
+    if cell['cell_type'] != 'code': return []
+    calls = [n for n in ast.walk(ast.parse(text(cell['source']))) if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'saved_output']
+    return [tuple(ast.literal_eval(a) for a in n.args) for n in calls]
+
+def shown(cells, call=''):
+    "The last picture, table or text among the outputs of the cells whose source holds `call`, as `report.saved_output` takes it."
+    kinds = 'image/png', 'text/html', 'text/markdown'
+    data = [o['data'] for c in cells if call in text(c['source']) for o in c.get('outputs', []) if set(kinds) & set(o.get('data', {}))]
+    kind = next((k for k in kinds if data and k in data[-1]), None)
+    return kind and (kind, ''.join(text(data[-1][kind]).split()))
+
+def outdated():
+    "What index.ipynb shows of other notebooks and these show otherwise now."
+    for cell in load(NOTEBOOK)['cells']:
+        for name, call in borrowed(cell):
+            if shown([cell]) != shown(load(NOTEBOOK.with_name(f'{name}.ipynb'))['cells'], call): yield f'nbs/index.ipynb shows an older output of {name} ({call})'
 
 def stale(readme, images):
     "What differs on the disk from what the notebook gives."
@@ -84,4 +103,5 @@ def write(readme, images):
 if __name__ == '__main__':
     readme, images = build()
     if '--check' not in sys.argv: write(readme, images)
+    elif old := [*outdated()]: sys.exit('; '.join(old) + '; run index.ipynb and save it, then python .ci/readme.py')
     elif differs := stale(readme, images): sys.exit(f"out of date: {', '.join(differs)}; run python .ci/readme.py")

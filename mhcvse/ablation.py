@@ -296,7 +296,7 @@ def claims(
 # %% ../nbs/51_ablation.ipynb #298e8ca7
 def draw_effects(
     table, # from `effects`
-    metric='mR', # the one that it was made of: a name on the axis
+    metric='mR', # whose differences they are
 ):
     "The differences of all arms from the reference with their intervals, by group."
     t = table.dropna(subset=['difference'])

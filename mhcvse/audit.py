@@ -82,5 +82,6 @@ def ledger_table(
 def ledger_numbers(
     ledger, # name -> `Finding`
 ):
-    "All values by finding, and the tolerance of those that come from training: what is compared from run to run."
-    return dict(audit={k: f.values for k, f in ledger.items() if f.values}, tolerance={k: f.tolerance for k, f in ledger.items() if f.tolerance})
+    "All values by finding, to nine digits, and the tolerance of those that come from training: what is compared from run to run."
+    short = lambda v: float(f'{v:.9g}') if isinstance(v, float) else v
+    return dict(audit={k: {n: short(v) for n, v in f.values.items()} for k, f in ledger.items() if f.values}, tolerance={k: f.tolerance for k, f in ledger.items() if f.tolerance})

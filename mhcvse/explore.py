@@ -7,8 +7,8 @@ __all__ = ['SIDES', 'MOST_LETTERS', 'CSS', 'Look', 'top_concepts', 'look', 'sent
            'place_labels', 'attention_svg', 'bars', 'draw_head', 'Source', 'open_source', 'check_sources', 'filters',
            'State', 'uri', 'kept', 'go_to', 'ask', 'neighbours', 'answers', 'row', 'button', 'mark', 'query_bar',
            'step_bar', 'panel', 'hit_text', 'show_results', 'show_head', 'show_captions', 'show_details', 'show_place',
-           'about_text', 'Explorer', 'say', 'answering', 'message', 'refresh', 'step', 'search_for', 'choose',
-           'restrict', 'connect', 'explore', 'write_page']
+           'about_text', 'Explorer', 'say', 'message', 'answering', 'connect', 'refresh', 'step', 'search_for',
+           'choose', 'restrict', 'explore', 'write_page']
 
 # %% ../nbs/61_explore.ipynb #19181f7f
 import contextlib, html, io, time
@@ -516,6 +516,16 @@ def say(
     spin = '<span class="mh-spin"></span>' if kind == 'busy' else ''
     app.note.value = f'<div class="mh-note mh-{kind}" role="status" aria-live="polite">{spin}{esc(text)}</div>'
 
+# %% ../nbs/61_explore.ipynb #3811f14d
+def message(
+    app, # `Explorer`
+):
+    "What was asked, and the words of it that a run does not know."
+    state, unknown = app.state, dict.fromkeys(w for p in app.panels for w in p.hits.unknown)
+    words = f", without the unknown {', '.join(unknown)[:200]}" if unknown else ''
+    if state.text: return f'Images for the sentence{words}.'
+    return f'No {state.side[:-1]} has its right answer below rank {state.limit} ({state.keep}).' if state.image is None else 'Images most similar to the chosen one.'
+
 # %% ../nbs/61_explore.ipynb #06a8ab25
 @contextlib.contextmanager
 def answering(
@@ -533,15 +543,22 @@ def answering(
     except Exception as e: say(app, f'{type(e).__name__}: {e}', 'error'); raise
     finally: app.busy = False
 
-# %% ../nbs/61_explore.ipynb #3811f14d
-def message(
+# %% ../nbs/61_explore.ipynb #bbe3b13a
+def connect(
     app, # `Explorer`
 ):
-    "What was asked, and the words of it that a run does not know."
-    state, unknown = app.state, dict.fromkeys(w for p in app.panels for w in p.hits.unknown)
-    words = f", without the unknown {', '.join(unknown)[:200]}" if unknown else ''
-    if state.text: return f'Images for the sentence{words}.'
-    return f'No {state.side[:-1]} has its right answer below rank {state.limit} ({state.keep}).' if state.image is None else 'Images most similar to the chosen one.'
+    "Tie every widget to what it does."
+    idle = lambda f: lambda *a: None if app.busy else f()
+    watch = lambda w, f: w.observe(idle(f), 'value')
+    q, s = app.query, app.steps
+    q.go.on_click(idle(lambda: app.search_for(q.text.value))); watch(q.text, lambda: app.search_for(q.text.value))
+    for w in (s.side, s.keep, s.limit): watch(w, lambda: app.restrict())
+    for w, by in ((s.back, -1), (s.on, 1)): w.on_click(idle(lambda by=by: app.step(by)))
+    watch(s.place, lambda: app.step(s.place.value - 1 - app.state.place))
+    for p in app.panels:
+        p.heads.observe(lambda change, p=p: show_head(p, app.state), 'value')  # also while an answer is under way
+        for j, b in enumerate(p.thumbs): b.on_click(idle(lambda p=p, j=j: app.choose(p.hits[j].image)))
+        for j, b in enumerate(p.lines): b.on_click(idle(lambda p=p, j=j: app.search_for(p.captions[j].caption)))
 
 # %% ../nbs/61_explore.ipynb #b7ff3466
 def refresh(
@@ -600,23 +617,6 @@ def restrict(
         app.state.side, app.state.keep, app.state.limit = s.side.value, s.keep.value, s.limit.value
         app.state.go_to(0); app.refresh()
 Explorer.restrict = restrict
-
-# %% ../nbs/61_explore.ipynb #bbe3b13a
-def connect(
-    app, # `Explorer`
-):
-    "Tie every widget to what it does."
-    idle = lambda f: lambda *a: None if app.busy else f()
-    watch = lambda w, f: w.observe(idle(f), 'value')
-    q, s = app.query, app.steps
-    q.go.on_click(idle(lambda: app.search_for(q.text.value))); watch(q.text, lambda: app.search_for(q.text.value))
-    for w in (s.side, s.keep, s.limit): watch(w, app.restrict)
-    for w, by in ((s.back, -1), (s.on, 1)): w.on_click(idle(lambda by=by: app.step(by)))
-    watch(s.place, lambda: app.step(s.place.value - 1 - app.state.place))
-    for p in app.panels:
-        p.heads.observe(lambda change, p=p: show_head(p, app.state), 'value')  # also while an answer is under way
-        for j, b in enumerate(p.thumbs): b.on_click(idle(lambda p=p, j=j: app.choose(p.hits[j].image)))
-        for j, b in enumerate(p.lines): b.on_click(idle(lambda p=p, j=j: app.search_for(p.captions[j].caption)))
 
 # %% ../nbs/61_explore.ipynb #dc3fcc22
 def explore(

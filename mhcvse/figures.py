@@ -123,7 +123,7 @@ def show_images(
                 if name: fig.text(.01, 1 - (y + size/2)/(row*len(queries)), literal(name, 11, 2) + f"\nplace {r.ranks['t2i'][q]}", va='center', fontsize=6, style='italic')
                 for j, a in enumerate(r.best('t2i', q, k)):
                     ax = place(fig, left + .05 + size*j, y, size - .07, size - .07)
-                    picture(ax, split, a.index, a.right); ax.set_xlabel(f"{'✓' if a.right else '✗'} {a.score:.2f}", fontsize=6, labelpad=1)
+                    picture(ax, split, a.index, a.right); ax.set_xlabel(f"{'✓' if a.right else '✗'} {a.score:.2f}", fontsize=6, labelpad=3)
                     for s in ax.spines.values(): s.set_linewidth(1.8)
     return fig
 

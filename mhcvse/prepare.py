@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCAN', 'KNOWN', 'PICTURE_OPTIONS', 'COMMANDS', 'spread', 'describe', 'Known', 'Finding', 'look_at_split',
-           'look_at_folder', 'look_at_files', 'check_data', 'precomp_args', 'run_precomp', 'check_args', 'run_check',
-           'images_args', 'launched', 'run_images', 'embeddings_args', 'run_embeddings', 'show_args', 'run_show',
-           'merge_options', 'merge_args', 'run_merge', 'add_args', 'run_add', 'export_args', 'run_export',
+           'look_at_folder', 'look_at_files', 'check_data', 'precomp_args', 'use_of', 'run_precomp', 'check_args',
+           'run_check', 'images_args', 'launched', 'run_images', 'embeddings_args', 'run_embeddings', 'show_args',
+           'run_show', 'merge_options', 'merge_args', 'run_merge', 'add_args', 'run_add', 'export_args', 'run_export',
            'make_parser', 'main']
 
 # %% ../nbs/62_prepare.ipynb #dd8e546f
@@ -164,6 +164,13 @@ def precomp_args(
     p.add_argument('--per-image', type=int, metavar='K', help='captions per image (default 5)')
     p.add_argument('--name', default='', help="what the data set is called (default: the folder's name)")
 
+# %% ../nbs/62_prepare.ipynb #bc6b7276
+def use_of(
+    path, # of a store
+):
+    "The command that trains on it."
+    return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {path}'
+
 # %% ../nbs/62_prepare.ipynb #fbf193bc
 def run_precomp(
     a, # the parsed arguments
@@ -173,7 +180,7 @@ def run_precomp(
     half = store.provenance.get('float16')
     print(describe(store, 0))
     if half: print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in the mean, over {half['cosines']:,} pairs")
-    print(f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {a.dst}')
+    print(use_of(a.dst))
 
 # %% ../nbs/62_prepare.ipynb #31412e50
 PICTURE_OPTIONS = [('regions', int, 'detector: how many boxes of an image (36)'), ('score', float, 'detector: a detection with a lower score does not count (0.05)'),
@@ -244,8 +251,7 @@ def run_images(
     state = launched()
     with contextlib.redirect_stdout(None if state and not state.is_main_process else sys.stdout):
         store = extract_folder(a.folder, a.captions, a.out, state=state, **options)
-        print(describe(store, 0))
-        print(f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {store.path}')
+        print(describe(store, 0), use_of(store.path), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #a6cd5549
 def embeddings_args(
@@ -269,8 +275,7 @@ def run_embeddings(
     "Make a store of features that something else computed."
     from mhcvse.regions import import_embeddings
     store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
-    print(describe(store, 0))
-    print(f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {store.path}')
+    print(describe(store, 0), use_of(store.path), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d
 def show_args(
@@ -363,7 +368,7 @@ def make_parser():
                                      epilog='mhcvse-prepare COMMAND --help says more about one of them. data/README.md says where published features come from.')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for name, (arguments, run) in COMMANDS.items():
-        p = commands.add_parser(name, help=run.__doc__.partition('. ')[0], description=run.__doc__)
+        p = commands.add_parser(name, help=run.__doc__.partition('. ')[0].rstrip('.'), description=run.__doc__)
         arguments(p)
         p.set_defaults(run=run)
     return parser

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval', 'measured_row',
-           'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples', 'stages',
-           'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'Answer', 'Ranking', 'rank_split',
-           'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
+           'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples',
+           'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'Answer', 'Ranking',
+           'rank_split', 'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #17c6b5e5
 import base64, contextlib, textwrap
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 from .core import InputError, atomic_path, one_of, project_root
 from .metrics import KS, block_ranks, flat, joint_embedding
@@ -87,8 +88,9 @@ def results_table(
 def show_table(
     t, # from `results_table`
 ):
-    "The table for reading: one decimal, blanks where there is no number."
-    return t.style.format_index(escape='html').format('{:.1f}', na_rep='').format('{:.0f}', na_rep='', subset=[c for c in t if c[1] == 'seeds'])
+    "The table for reading: one decimal (two for the mean recomputed from Table 1), blanks where there is no number."
+    s, named = t.style.format_index(escape='html').format('{:.1f}', na_rep=''), lambda name: [c for c in t if c[1] == name]
+    return s.format('{:.2f}', na_rep='', subset=named('mR recomputed')).format('{:.0f}', na_rep='', subset=named('seeds'))
 
 # %% ../nbs/50_report.ipynb #e4ead11b
 def data_summary(
@@ -154,7 +156,7 @@ def picture(
         ax.text(.5, .5, literal(split.names[i], max(4, int(w/4.2)), max(1, int(h/8) - 2)) + '\n(no picture)', ha='center', va='center', fontsize=min(6, w/7), transform=ax.transAxes)
     ax.set(xticks=[], yticks=[]); ax.grid(False)
     for s in ax.spines.values(): s.set(visible=good is not None or pixels is None, color=COLORS['plain' if good is None else 'right' if good else 'wrong'], linewidth=.5 if good is None else 3)
-    if good is not None: ax.set_xlabel('✓ right' if good else '✗ wrong', fontsize=8, labelpad=2)
+    if good is not None: ax.set_xlabel('✓ right' if good else '✗ wrong', fontsize=8, labelpad=4)
 
 # %% ../nbs/50_report.ipynb #4ac828f1
 def show_examples(
@@ -171,16 +173,27 @@ def show_examples(
         fig.tight_layout(pad=.4)
     return fig
 
+# %% ../nbs/50_report.ipynb #2a8d6091
+def attention_text(
+    m,     # `ModelConfig`
+    items, # 'regions' or 'words'
+):
+    "What the box of the attention says: its steps, one a line."
+    multi = m.attention == 'multihead'
+    first = {'multihead': f'{m.heads}-head self-attention\neqs 5–11', 'memory': 'gated memory attention\n(CVSE)', 'none': 'no attention'}[m.attention]
+    norm = lambda where: ['layer norm']*(multi and m.attention_norm == where)
+    pool = f"{'weighted sum' if m.attention == 'memory' else m.pooling} over {items}"
+    return '\n'.join([*norm('before'), first, *['+ its input']*(multi and m.residual), *norm('after'), pool, *['batch norm']*(m.pool_norm == 'batch')])
+
 # %% ../nbs/50_report.ipynb #9bfc1379
 def stages(
     cfg, # `Config`
 ):
     "(column, row, text, level) of each box: what a config computes, by stage and modality."
     m = cfg.model
-    att = {'multihead': f'{m.heads}-head self-attention\neqs 5–11', 'memory': 'gated memory attention\n(CVSE)', 'none': 'no attention'}[m.attention]
     boxes = [(0, 2, 'regions\n(B,R,F)', 'plain'), (0, 0, 'words\n(B,T)', 'plain'), (1, 2, 'linear layer\neq 1', 'plain'), (1, 0, 'bidirectional GRU\n§3.1', 'plain'),
-             (2, 2, f'{att}\n{m.pooling} over regions', 'instance'), (2, 0, f'{att}\n{m.pooling} over words', 'instance')]
-    if not m.consensus: return boxes
+             (2, 2, attention_text(m, 'regions'), 'instance'), (2, 0, attention_text(m, 'words'), 'instance')]
+    if not m.consensus: return boxes + [(2, 1, 'cosine', 'plain')]
     return boxes + [(3, 1, 'concept graph, 2 convolutions\neq 3 → Z (C,D)', 'consensus'), (3, 2, 'scores over concepts\np·Z', 'consensus'), (3, 0, 'scores over concepts\n+ own labels, p·Z', 'consensus'),
                     (4, 2, f'fusion: {m.fusion}\neqs 12–14', 'fused'), (4, 0, f'fusion: {m.fusion}\neqs 12–14', 'fused'), (4, 1, 'cosine', 'plain')]
 
@@ -192,13 +205,14 @@ def draw_model(
     boxes, has = stages(cfg), cfg.model.consensus
     last, arrow = max(b[0] for b in boxes), lambda a, b, bend=0: ax.annotate('', b, a, arrowprops=dict(arrowstyle='-|>', color=plt.rcParams['axes.edgecolor'], lw=1, connectionstyle=f'arc3,rad={bend}'))
     with styled():
-        fig, ax = plt.subplots(figsize=(9.5, 2.8)); ax.axis('off')
+        fig, ax = plt.subplots(figsize=(9.5, 3.1)); ax.axis('off')
         for x, y, text, level in boxes:
             ax.text(2*x, y, text, ha='center', va='center', fontsize=7.5, bbox=dict(boxstyle='round,pad=.5', fc=COLORS[level] + '22', ec=COLORS[level], lw=1.4))
         for x in range(last): [arrow((2*x + .72, y), (2*x + 1.28, y)) for y in (0, 2)]
         if has:
-            for y, e in ((2, 1), (0, -1)): arrow((6, 1 + .3*e), (6, 1 + .66*e)); arrow((8, 1 + .7*e), (8, 1 + .22*e)); arrow((4.2, y + .36*e), (7.8, y + .36*e), -.13*e)
-        ax.set(xlim=(-.8, 2*last + .9), ylim=(-.85, 2.85)); ax.grid(False)
+            for y, e in ((2, 1), (0, -1)): arrow((6, 1 + .3*e), (6, 1 + .66*e)); arrow((4.3, y + .56*e), (7.8, y + .36*e), -.11*e)
+        for e in (1, -1): arrow((2*last, 1 + (.68 if has else .66)*e), (2*last, 1 + .22*e))
+        ax.set(xlim=(-.8, 2*last + .9), ylim=(-.95, 2.95)); ax.grid(False)
         fig.tight_layout(pad=.2)
     return fig
 
@@ -217,9 +231,9 @@ def plot_history(
             ax[1].plot(x, [r['weight'][k] for r in h], color=COLORS[k], ls=DASHES[k], label=f'{k} (base {getattr(base, k):g})')
         ax[2].plot([r['epoch'] for r in run.history], [1e4*r['lr'] for r in run.history], color=COLORS['plain'])
         ax[3].plot([r['epoch'] for r in run.history], [r['dev']['mR'] for r in run.history], color=COLORS['fused'])
-        ax[3].plot(run.best['epoch'], run.best['dev']['mR'], 'o', color=COLORS['wrong'])
+        ax[3].plot(run.best['epoch'], run.best['dev']['mR'], 'o', color=COLORS['wrong'], clip_on=False)
         for a, title in zip(ax, (f'loss / its value in epoch {x[0]}', f'effective weight ({base.weighting})', 'learning rate / 10⁻⁴', 'validation mR (dot: kept)')):
-            a.set_title(title, fontsize=9); a.set_xlabel('epoch'); a.set_ylim(bottom=0)
+            a.set_title(title, fontsize=9); a.set_xlabel('epoch'); a.set_ylim(bottom=0); a.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax[0].legend(fontsize=7); ax[1].legend(fontsize=7)
         fig.tight_layout()
     return fig
@@ -359,10 +373,11 @@ def saved_output(
     notebook, # name of a notebook beside this one, without ending
     call,     # part of the source of the cell whose output is wanted
 ):
-    "The last picture or table that a saved notebook shows for a cell."
+    "The last picture, table or text that a saved notebook shows for a cell."
     import nbformat
-    from IPython.display import HTML, Image
+    from IPython.display import HTML, Image, Markdown
+    kinds = {'image/png': lambda x: Image(base64.b64decode(x)), 'text/html': HTML, 'text/markdown': Markdown}
     nb = nbformat.read(project_root()/'nbs'/f'{notebook}.ipynb', 4)
-    data = [o.data for c in nb.cells if call in c.source for o in c.get('outputs', []) if {'image/png', 'text/html'} & set(o.get('data', {}))]
+    data = [o.data for c in nb.cells if call in c.source for o in c.get('outputs', []) if kinds.keys() & o.get('data', {}).keys()]
     if not data: raise InputError(f'{notebook}.ipynb has no saved figure or table in a cell with {call!r}: run it and save it.')
-    return Image(base64.b64decode(data[-1]['image/png'])) if 'image/png' in data[-1] else HTML(''.join(data[-1]['text/html']))
+    return next(make(''.join(data[-1][kind])) for kind, make in kinds.items() if kind in data[-1])

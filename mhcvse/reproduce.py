@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'make_config', 'duration', 'say_plan', 'test_run',
-           'find_run', 'finished_runs', 'one_run', 'run_seeds']
+           'find_run', 'finished_runs', 'one_run', 'run_seeds', 'Ended']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
 from dataclasses import dataclass, fields
@@ -103,10 +103,12 @@ def say_plan(
 ):
     "What will run on what, for how long and in how much memory, as text."
     memory = f"{cost['memory_gb']:.1f} GB" if cost['memory_gb'] is not None else 'an unknown amount'
-    total = cost['seconds']*p.seeds
-    return store.warning + '\n'*bool(store.warning) + (f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}), {p.seeds} run(s) of at most {cfg.train.epochs} epochs "
-            f"of {cost['steps_per_epoch']} steps on {find_device(cfg.train.device, 'train.device')}.\nExpected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch, "
-            f"{duration(total)} in all (less with early stopping); {memory} of memory.")
+    runs, device = '1 run' if p.seeds == 1 else f'{p.seeds} runs', find_device(cfg.train.device, 'train.device')
+    return '\n'.join([*[store.warning]*bool(store.warning),
+        f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}).",
+        f"{runs} of at most {cfg.train.epochs} epochs of {cost['steps_per_epoch']} steps, on {device}.",
+        f"Expected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch,",
+        f"{duration(cost['seconds']*p.seeds)} in all (less with early stopping); {memory} of memory."])
 
 # %% ../nbs/55_reproduce.ipynb #41a71fc2
 def test_run(
@@ -177,3 +179,13 @@ def run_seeds(
         run = load_run(before, store) if before else None
         out.append((run, protocol_results(run.model, run.task.split('test'), run.cfg)) if run else one_run(*job, p.fork, **group, **info))
     return out
+
+# %% ../nbs/55_reproduce.ipynb #73bdac64
+class Ended(Exception):
+    "A notebook ends early, and nothing is wrong; shown as one line."
+    def __init__(self,
+        why, # what is shown
+    ):
+        super().__init__(); self.why = why
+    def _render_traceback_(self): return [self.why]
+Ended.__name__ = 'SystemExit'
