@@ -27,7 +27,7 @@ def choose_store(
     store = None if data == 'scenes' else open_data(data, root)
     store = open_scenes(root) if store is None else store
     for s in ('train', 'dev', 'test'):
-        if s not in store.splits: raise InputError(f"{short_path(store.path)} has no split '{s}' (it has {', '.join(store.splits)}): a run trains, validates and tests. Add {s}_ims.npy and {s}_caps.txt to the folder it was made from.")
+        if s not in store.splits: raise InputError(f"{short_path(store.path)} has no split '{s}' (it has {', '.join(store.splits)}): a run trains, validates and tests. Add {s}_ims.npy and {s}_caps.txt to the folder it was made from; for pictures, give the table of captions a column split.")
     return store
 
 # %% ../nbs/16_task.ipynb #42aeec23
