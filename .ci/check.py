@@ -24,6 +24,7 @@ FLAGS = set(SETTINGS['DEFAULT']['tst_flags'].split())
 DIRECTIVES = FLAGS | {'default_exp', 'export', 'exporti', 'exports', 'hide', 'echo:', 'fig-cap:', 'code-fold:', 'warning:', 'output:'}
 MACHINE = re.compile(r'(?<![\w.~/*])/(?:home|root|Users|tmp|mnt|opt|var|work|workspace|private|content|kaggle)/[\w.-]|[A-Z]:\\\\?Users|site-packages')
 WIDGET = 'application/vnd.jupyter.widget-view+json'
+INHERITED = {'forward', 'backward', 'flush', 'find_class'}  # methods that the base class, or its protocol, describes
 BY_PAPERMILL = {'99_reproduce'}  # may say skip_exec: the papermill steps run it
 README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
 
@@ -105,7 +106,7 @@ def import_problems(name, c, number):
         if own.isdigit() and number.get(mod, '00') > own: yield f'imports mhcvse.{mod}, which comes later ({number[mod]})'
 
 def style_problems(c):
-    "Exported definitions without a docstring, or over 40 lines."
+    "Exported definitions and methods without a docstring, or over 40 lines."
     source = text(c['source'])
     if not any(w == 'export' for _, w, _ in directives(source)): return
     tree = ast.parse(source)
@@ -115,6 +116,8 @@ def style_problems(c):
         if lines > 40: yield f'{node.name} is {lines} lines long'
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not ast.get_docstring(node): yield f'{node.name} has no docstring'
+        for m in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(m, ast.FunctionDef) and m.name[0] != '_' and m.name not in INHERITED and not ast.get_docstring(m): yield f'{node.name}.{m.name} has no docstring'
 
 def twice(cells):
     "Names that two exported cells of a notebook define: the first definition would be hidden by the second."

@@ -17,15 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from .core import InputError, atomic_path, bar_file, content_hash
+from .core import InputError, atomic_path, bar_file, content_hash, find_device
 from .config import Config, PRESETS
 from .runs import git_commit, hardware
 from .metrics import flat
-from .evaluate import PROTOCOLS
+from .evaluate import PROTOCOLS, protocol_results
 from .store import Store
-from .precomp import open_data
 from .task import Task
-from .train import fit, pick_device
+from .train import fit
 from .comparison import contrast, difference, holm
 from .report import COLORS, styled
 
@@ -185,12 +184,12 @@ def train_record(
 ):
     "Train once, test the epoch that was best on validation; the `Record`."
     run = fit(cfg, Task(store, cfg), folder, show=False)
-    results = {p: run.evaluate(protocol=p) for p in (PROTOCOLS if cfg.model.consensus else PROTOCOLS[:1])}
-    last = run.history[-1]
+    test, last = run.task.split('test'), run.history[-1]
+    results = protocol_results(run.model, test, cfg)
     about = dict(settings=differences_from_default(cfg), seed=cfg.train.seed, data=store.name, kind=store.kind, data_hash=store.hash, dev=[r['dev']['mR'] for r in run.history], epoch=run.best['epoch'],
                  loss=last['loss'], weight=last['weight'], notice=last['notice'], seconds=[r['seconds'] for r in run.history],
-                 test={p: flat(r.metrics) for p, r in results.items()}, torch=torch.__version__, commit=git_commit(), hardware=hardware(pick_device(cfg.train.device)))
-    return Record(about, run.task.split('test').caption_image, {p: (r.i2t, r.t2i) for p, r in results.items()})
+                 test={p: flat(r.metrics) for p, r in results.items()}, torch=torch.__version__, commit=git_commit(), hardware=hardware(find_device(cfg.train.device, 'train.device')))
+    return Record(about, test.caption_image, {p: (r.i2t, r.t2i) for p, r in results.items()})
 
 # %% ../nbs/51_ablation.ipynb #471e0090
 def work(
@@ -241,7 +240,7 @@ def run_grid(
     done = have()
     jobs = [(c, store.path, out/f'{k}.npz', out/'runs'/k if a.name in keep else None) for k, (a, c) in wanted.items() if k not in done]
     out.mkdir(parents=True, exist_ok=True)
-    gpu = pick_device(recipe.get('train.device', 'auto')).type == 'cuda'
+    gpu = find_device(recipe.get('train.device', 'auto'), 'train.device').type == 'cuda'
     run_jobs(jobs, workers if workers >= 0 else 1 if gpu else os.cpu_count())
     return have()
 
@@ -280,7 +279,7 @@ def effects(
 def claims(
     ranks, # arm -> list of ranks, of at least the core
     owner, # (M,) the image of each test caption
-    metric='mR', # of the contributions
+    metric='mR', # 'mR', 'rSum' or one of the recalls
 ):
     "A row per part: added to CVSE, taken from MH-CVSE, the mean of both with its interval, and the verdict with the four corrected together (Holm)."
     rows = {}

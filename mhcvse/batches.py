@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['BUFFERS', 'choose_place', 'free_memory', 'gather_into', 'Staging', 'send', 'FeatureSource', 'gather_features',
            'norm_features', 'region_lengths', 'norm_source', 'fill_features', 'Batch', 'check_batches', 'own_part',
-           'TrainBatches', 'batch_features', 'batch_of', 'ahead', 'side_stream', 'on_a_stream', 'epoch_order',
-           'epoch_batches', 'shuffled_captions', 'image_batches', 'caption_batches']
+           'TrainBatches', 'batch_features', 'batch_of', 'side_stream', 'on_a_stream', 'epoch_order', 'epoch_batches',
+           'shuffled_captions', 'image_batches', 'caption_batches']
 
 # %% ../nbs/15_batches.ipynb #0c1b1811
 import functools, os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 import numpy as np
 import psutil
 import torch
-from .core import InputError, generator, length_mask, one_of, unit
+from .core import InputError, ahead, generator, length_mask, one_of, unit
 from .store import activations, as_tensor, read_features
 
 # %% ../nbs/15_batches.ipynb #91005e29
@@ -92,7 +91,7 @@ class FeatureSource:
         free = [free_memory(d)//2 if memory_limit is None else memory_limit for d in (self.device, 'cpu')]
         size = split.store.dtype.itemsize if dtype is None else dtype.itemsize
         self.place = one_of(place or choose_place(split.n_images*r*f*size, *free), ('device', 'memory', 'store'), 'place')
-        self.values = None if self.place == 'store' else split.load(dtype, self.device if self.place == 'device' else 'cpu').values
+        self.values = None if self.place == 'store' else split.load(dtype, self.device if self.place == 'device' else 'cpu')
         self.n_regions = None if split.n_regions is None else split.n_regions.to(self.device)
         self.normed = False   # whether the values are of unit length already: see `norm_source`
         self.kept = as_tensor(np.empty(0, split.store.dtype)).dtype if self.values is None else self.values.dtype
@@ -265,20 +264,6 @@ def batch_of(
     labels = None if batches.labels is None else batches.labels[here].float()
     return Batch(x, mask, batches.words[here, :size].long(), batches.lengths[index], image, here, labels)
 TrainBatches.batch = batch_of
-
-# %% ../nbs/15_batches.ipynb #684e9edd
-def ahead(
-    make,    # item -> result
-    items,   # what to make results of
-    depth=2, # results that may wait
-):
-    "The results in order, made by a thread that stays `depth` ahead; an error comes out where its result would."
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > depth: yield waiting.popleft().result()
-        while waiting: yield waiting.popleft().result()
 
 # %% ../nbs/15_batches.ipynb #8b823c8b
 @functools.cache

@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import InputError, atomic_path, content_hash, short_path
+from .core import InputError, atomic_path, short_path
+from .runs import named_hash
 
 # %% ../nbs/34_checkpoint.ipynb #4723aa64
 def write_checkpoint(
@@ -26,9 +27,7 @@ def write_checkpoint(
     "Write tensors and state as one file, whole or not at all, and on the disk when this returns."
     tensors = {k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())}
     text = json.dumps(state, allow_nan=False)
-    with atomic_path(path) as tmp:
-        save_file(tensors, tmp, dict(state=text, checksum=content_hash(text, *(x for kv in tensors.items() for x in kv))))
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+    with atomic_path(path, flush=True) as tmp: save_file(tensors, tmp, dict(state=text, checksum=named_hash(tensors, text)))
 
 # %% ../nbs/34_checkpoint.ipynb #2f5e8036
 def read_checkpoint(
@@ -37,7 +36,7 @@ def read_checkpoint(
     "(name -> tensor, state); `InputError` when the file is damaged."
     try:
         with safe_open(path, 'pt') as f: tensors, about = {k: f.get_tensor(k).clone() for k in sorted(f.keys())}, f.metadata() or {}
-        good = content_hash(about['state'], *(x for kv in tensors.items() for x in kv)) == about['checksum']
+        good = named_hash(tensors, about['state']) == about['checksum']
         state = json.loads(about['state'])
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as e: raise InputError(f"{short_path(path)} is damaged ({type(e).__name__}: {e}).") from None
     if not good: raise InputError(f"{short_path(path)} is damaged (its checksum differs).")

@@ -15,7 +15,6 @@ import torch
 from scipy import stats
 from .core import InputError
 from .metrics import flat, resampled_metrics, retrieval_metrics
-from .train import Run
 
 # %% ../nbs/38_comparison.ipynb #ce5f8deb
 def combined_interval(
@@ -40,7 +39,9 @@ class Difference(NamedTuple):
     p: float    # two-sided, that there is no difference
     seeds: int  # 1: the interval is over images alone
     @property
-    def verdict(self): return 'better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable'
+    def verdict(self):
+        "'better', 'worse' or 'not distinguishable', by the interval."
+        return 'better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable'
 
 # %% ../nbs/38_comparison.ipynb #74ebfd8f
 def check_pairs(
@@ -133,8 +134,16 @@ class Comparison:
     "What `compare` finds."
     differences: pd.DataFrame # a row per metric: b minus a, sd over seeds, interval, p, seeds, verdict
     queries: pd.DataFrame     # a row per query whose rank differs: direction, query, rank with a, rank with b
-    def won(self, k=5): return self.queries[self.queries.gain > 0].head(k)
-    def lost(self, k=5): return self.queries[self.queries.gain < 0].head(k)
+    def won(self,
+        k=5, # queries at most
+    ):
+        "The queries that b answers better, largest gain first."
+        return self.queries[self.queries.gain > 0].head(k)
+    def lost(self,
+        k=5, # queries at most
+    ):
+        "The queries that b answers worse, largest loss first."
+        return self.queries[self.queries.gain < 0].head(k)
 
 # %% ../nbs/38_comparison.ipynb #808328b6
 def query_changes(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'SIZES', 'STRICT', 'opt', 'check_value', 'Group', 'DataConfig', 'ModelConfig', 'LossConfig',
            'TrainConfig', 'EvalConfig', 'convert', 'Config', 'parse_overrides', 'override', 'to_dict', 'from_dict',
-           'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'config_hash', 'describe']
+           'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'counting', 'describe']
 
 # %% ../nbs/01_config.ipynb #493f8710
 from dataclasses import dataclass, field, fields, replace, asdict
@@ -20,9 +20,10 @@ def opt(
     choices=None, # the values allowed, for a name
     low=None,     # smallest value allowed, for a number
     high=None,    # largest value allowed, for a number
+    later=False,  # whether it came when there were runs already, which had what is now its default
 ):
     "A dataclass field that carries its meaning, source and bounds."
-    return field(default=default, metadata=dict(doc=doc, source=source, choices=choices, low=low, high=high))
+    return field(default=default, metadata=dict(doc=doc, source=source, choices=choices, low=low, high=high, later=later))
 
 # %% ../nbs/01_config.ipynb #3d383bcb
 def check_value(
@@ -59,6 +60,7 @@ class DataConfig(Group):
     n_concepts: int = opt(300, 'C, the most concepts to use', 'CVSE', low=2)
     concept_choice: str = opt('quota', 'quota: the most frequent within each part of speech; frequency: the most frequent overall', 'CVSE', ('quota', 'frequency'))
     concept_quota: tuple = opt((7, 2, 1), 'shares of object, motion and property words', 'CVSE')
+    concept_min_captions: int = opt(2, 'a word may become a concept from this many training captions', 'protocol', low=1, later=True)
     stop_words: str = opt('drop', 'whether stop words may become concepts', 'paper §4.3', ('drop', 'keep'))
     concept_form: str = opt('lemma', 'lemma: concepts are lemmas, in training and test alike; word: they are word forms, matched to the letter in training and by lemma in test (as CVSE: some never fire in test)', 'protocol', ('lemma', 'word'))
     caption_words: str = opt('all', 'all: captions are read whole (as CVSE); content: without their stop words, as the paper (§4.3) says', 'CVSE', ('all', 'content'))
@@ -140,7 +142,7 @@ class TrainConfig(Group):
     patience: int = opt(5, 'stop after this many epochs without a better validation mR', 'paper §4.3', low=1)
     seed: int = opt(0, 'decides initial weights, order and dropout', 'protocol', low=0, high=2**63 - 1)
     precision: str = opt('float32', 'float32, or bfloat16 autocast', 'protocol', ('float32', 'bfloat16'))
-    device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda', 'protocol', ('auto', 'cpu', 'cuda'))
+    device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda, or one of several GPUs by its number: cuda:1', 'protocol', ('auto', 'cpu', 'cuda', *(f'cuda:{i}' for i in range(8))))
     compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
     record: bool = opt(True, 'on a GPU: record a training step as a CUDA graph for each length of captions, and replay it', 'speed')
     word_step: int = opt(4, 'in recorded steps, captions are padded to a multiple of this many words', 'speed', low=1)
@@ -324,13 +326,13 @@ def vsepp(
 Config.vsepp = staticmethod(vsepp)
 
 # %% ../nbs/01_config.ipynb #f8f60383
-def config_hash(
+def counting(
     cfg, # a `Config`
 ):
-    "16 hex digits that name the config's contents; speed counts where it differs from its default, upkeep never."
-    plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or s == 'speed' and cfg.get(n) == f.default}
-    return content_hash({g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()})
-Config.hash = property(config_hash)
+    "The config as nested dicts, without what does not count: upkeep; speed, and settings that came later, at their defaults."
+    plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or (s == 'speed' or f.metadata['later']) and cfg.get(n) == f.default}
+    return {g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()}
+Config.hash = property(lambda cfg: content_hash(counting(cfg)))
 
 # %% ../nbs/01_config.ipynb #b37300c2
 def describe(

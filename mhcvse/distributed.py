@@ -9,24 +9,23 @@ __all__ = ['check_processes', 'check_shared', 'need_accelerate', 'join', 'run_fo
            'train_command', 'main']
 
 # %% ../nbs/39_distributed.ipynb #539bcbc0
-import argparse, contextlib, logging, os, re, socket, sys, tempfile, warnings
+import argparse, logging, os, re, socket, sys, tempfile, warnings
 from pathlib import Path
 from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from torch import nn
-from .core import InputError, project_root, run_command, short_path
+from .core import InputError, find_device, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
+from .runs import used_folder
 from .checkpoint import Stopped, stop_signals
-from .precomp import open_data
-from .scenes import open_scenes
 from .batches import own_part
-from .task import Task
+from .task import Task, choose_size, choose_store, label_run
 from .attention import MaskedNorm
 from .consensus import ConsensusHead
 from .model import Embedding
 from .losses import wide
-from .train import Trainer, epoch_line, fit, load_run, open_run, pick_device, validate
+from .train import Trainer, epoch_line, fit, load_run, open_run, validate
 
 # %% ../nbs/39_distributed.ipynb #1d999141
 def check_processes(
@@ -49,6 +48,7 @@ def check_shared(
         raise InputError(f"train.batch_size={size} is the batch of all {processes} processes together and leaves some with less than two pairs: set it to {2*processes} or more, or use at most {max(1, size//2)} processes.")
     for k in ('deterministic', 'halve_batch'):
         if processes > 1 and getattr(cfg.train, k): raise InputError(f"train.{k}=true is for one process: with several it has not been tried. Leave it at false.")
+    if ':' in cfg.train.device: raise InputError(f"train.device={cfg.train.device!r} is one GPU, and a launcher gives each process its own: set train.device=cuda.")
     if processes > 1 and mode != 'none': raise InputError(f"train.compile={mode!r} is for one process: compiled parts have not been tried with messages between processes. Set train.compile=none.")
 
 # %% ../nbs/39_distributed.ipynb #8e294c78
@@ -65,7 +65,7 @@ def join(
     "The `Accelerator` of this process, once as many as were asked for have met."
     need_accelerate()
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    accelerator = Accelerator(cpu=pick_device(device).type == 'cpu', mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    accelerator = Accelerator(cpu=find_device(device, 'train.device').type == 'cpu', mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     check_processes(processes, accelerator.num_processes)
     return accelerator
 
@@ -350,14 +350,13 @@ def train_command(
     device, root = Config.preset(a.preset).override(a.overrides).train.device, project_root()
     accelerator = join(device, a.processes)
     with accelerator.local_main_process_first():   # a folder is imported, or the world drawn, once on each machine
-        store = (None if a.data == 'scenes' else open_data(a.data, root)) or open_scenes(root)
-    size = a.size if a.size != 'auto' else 'small' if store.kind == 'demonstration' else 'paper'
-    cfg, info = Config.preset(a.preset, size).override(a.overrides), dict(data=store.name, preset=a.preset, size=size)
+        store = choose_store(a.data, root)
+    size = choose_size(a.size, store)
+    cfg = Config.preset(a.preset, size).override(a.overrides)
+    name, info = label_run(store, a.preset, size, cfg.train.seed)
     check_shared(cfg, a.processes)
-    path, origin = open_run(root/a.out, f'{store.name}-{a.preset}-{size}-seed{cfg.train.seed}', cfg, store, a.fork) if accelerator.is_main_process else (None, None)
-    try: run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
-    finally:
-        with contextlib.suppress(OSError): path and path.rmdir()   # nothing came of it: only an empty folder goes
+    path, origin = open_run(root/a.out, name, cfg, store, a.fork) if accelerator.is_main_process else (None, None)
+    with used_folder(path): run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 

@@ -11,7 +11,7 @@ __all__ = ['SIDES', 'MOST_LETTERS', 'CSS', 'Look', 'top_concepts', 'look', 'sent
            'choose', 'restrict', 'explore', 'write_page']
 
 # %% ../nbs/61_explore.ipynb #19181f7f
-import base64, contextlib, html, io, time
+import contextlib, html, io, time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +24,9 @@ from .core import InputError, atomic_path, length_mask, project_root
 from .store import Store
 from .batches import norm_features
 from .attention import head_maps
-from .model import finish
-from .train import Run
-from .report import COLORS, embed_texts
+from .model import evaluating, finish
+from .train import find_folder
+from .report import COLORS, data_uri, embed_texts
 from .search import Hits, Search, check_k
 
 # %% ../nbs/61_explore.ipynb #862c5596
@@ -47,19 +47,18 @@ def top_concepts(
     return [(run.task.graph.words[i], s) for i, s in zip(index.tolist(), share.tolist())]
 
 # %% ../nbs/61_explore.ipynb #f3e0f6ff
-@torch.no_grad()
 def look(
     run,   # `Run`
     split, # `Split` of its store
     i,     # an image of it
 ):
     "`Look` at image `i`."
-    model, n = run.model.eval(), None if split.n_regions is None else split.n_regions[i:i + 1]
-    device = next(model.parameters()).device
-    mask = None if n is None else length_mask(n, split.store.shape[0]).to(device)
-    x = norm_features(split.features([i]), run.cfg.data.feature_norm).to(device)
-    v, a = model.image_head(model.image_encoder(x, mask), mask, need_weights=True)
-    probs = finish(model, 'image', v).probs
+    model, n = run.model, None if split.n_regions is None else split.n_regions[i:i + 1]
+    with evaluating(model) as device:
+        mask = None if n is None else length_mask(n, split.store.shape[0]).to(device)
+        x = norm_features(split.features([i]), run.cfg.data.feature_norm).to(device)
+        v, a = model.image_head(model.image_encoder(x, mask), mask, need_weights=True)
+        probs = finish(model, 'image', v).probs
     maps = head_maps(a, mask)[0].float().cpu()
     return Look(maps if n is None else maps[:, :int(n)], top_concepts(run, None if probs is None else probs[0].cpu()))
 
@@ -85,7 +84,7 @@ def picture_uri(
     "A data: address of the picture: PNG when it is small, JPEG otherwise."
     f, kind = io.BytesIO(), 'PNG' if max(pixels.shape) <= 128 else 'JPEG'
     Image.fromarray(pixels).save(f, kind)
-    return f'data:image/{kind.lower()};base64,{base64.b64encode(f.getvalue()).decode()}'
+    return data_uri(f.getvalue(), kind.lower())
 
 # %% ../nbs/61_explore.ipynb #93f2a7b5
 def box_svg(
@@ -152,9 +151,9 @@ def draw_head(
 ):
     "Image `i` with the shares of one head, as HTML."
     shares = (heads.mean(0) if head < 0 else heads[head]).tolist()
-    pixels, boxes, size = split.pixels(i), split.boxes(i), split.sizes(i)
+    pixels, boxes, size = split.pixels(i), split.boxes(i), split.extent(i)
     label = f"{split.names[i]}, {'head %d' % (head + 1) if head >= 0 else 'mean of %d heads' % len(heads) if len(heads) > 1 else 'attention'}"
-    if boxes is not None and (size is not None or pixels is not None): return attention_svg(picture_uri(pixels) if pixels is not None else None, size if size is not None else pixels.shape[1::-1], boxes, shares, label)
+    if boxes is not None and size is not None: return attention_svg(picture_uri(pixels) if pixels is not None else None, size, boxes, shares, label)
     rows = sorted(((f'region {j + 1}', s) for j, s in enumerate(shares)), key=lambda r: -r[1])[:10]
     image = f'<img class="mh-picture" alt="{esc(split.names[i])}" src="{picture_uri(pixels)}">' if pixels is not None else ''
     return image + bars(label, rows)
@@ -641,12 +640,9 @@ def write_page(
     **options, # more of `explore`
 ):
     "Write a notebook of one cell that shows the explorer of these runs, for voila or JupyterLab."
-    full = lambda p: (Path(p) if Path(p).exists() else project_root()/p).resolve()
     if not 1 <= len(runs) <= 2: raise InputError(f'write_page: {len(runs)} runs were given: give one, or two to compare.')
-    for r in runs:
-        if not (full(r)/'config.json').exists(): raise InputError(f"write_page: {r} is not a run's folder: it has no config.json. The folders under outputs/ are runs.")
-    if store is not None: options['store'] = str(Store(full(store)).path)
-    words = [repr(str(full(r))) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]
+    if store is not None: options['store'] = str(Store((Path(store) if Path(store).exists() else project_root()/store).resolve()).path)
+    words = [repr(str(find_folder(r).resolve())) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]
     cell = nbformat.v4.new_code_cell(f"from mhcvse.explore import explore\nexplore({', '.join(words)})")
     nb = nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
     with atomic_path(path) as tmp: tmp.write_text(nbformat.writes(nb), encoding='utf-8')

@@ -22,6 +22,7 @@ from .core import InputError, did_you_mean, length_mask, one_of
 from .attention import head_entropy, head_maps, head_redundancy, silenced
 from .batches import image_batches, caption_batches
 from .metrics import seed_interval
+from .model import evaluating
 from .text import encode_captions
 from .report import COLORS, COLUMNS, TABLE_1, embed_texts, literal, measured_interval, measured_row, picture, styled
 
@@ -263,10 +264,9 @@ def concept_shares(
     "A row per concept: its share in the image's and in the caption's distribution, and whether the caption names it."
     if run.task.graph is None: raise InputError('this run has no consensus level (model.consensus=False), so it knows no concepts.')
     text, part = ts.split.captions[c], ts.split.subset([i])
-    with torch.no_grad():
-        training = run.model.training; run.model.eval()
-        (x, mask), = image_batches(part, 1, next(run.model.parameters()).device, run.cfg.data.feature_norm)
-        image = run.model.encode_image(x, mask).probs[0].cpu(); run.model.train(training)
+    with evaluating(run.model) as device:
+        (x, mask), = image_batches(part, 1, device, run.cfg.data.feature_norm)
+        image = run.model.encode_image(x, mask).probs[0].cpu()
     named = run.task.graph.labels(run.task.read([text]))[0].bool()
     return pd.DataFrame(dict(image=image.numpy(), caption=embed_texts(run, [text]).probs[0].cpu().numpy(), named=named.numpy()), index=run.task.graph.words)
 
@@ -335,35 +335,28 @@ def gather_attention(
     return Attention(torch.cat([pad(a) for a, *_ in parts]), torch.cat([pad(m) for _, m, _ in parts]), torch.cat([e.view(len(e), -1) for *_, e in parts]))
 
 # %% ../nbs/54_figures.ipynb #d8a544cd
-@torch.no_grad()
 def image_attention(
     run,   # `Run`
     split, # `Split`
 ):
     "`Attention` over the regions of each image."
-    model, training = run.model, run.model.training
-    model.eval()
-    batches = image_batches(split, run.cfg.eval.batch_size, next(model.parameters()).device, run.cfg.data.feature_norm)
-    out = gather_attention((model.image_head(model.image_encoder(x, m), m, need_weights=True)[1], m) for x, m in batches)
-    model.train(training)
-    return out
+    model = run.model
+    with evaluating(model) as device:
+        batches = image_batches(split, run.cfg.eval.batch_size, device, run.cfg.data.feature_norm)
+        return gather_attention((model.image_head(model.image_encoder(x, m), m, need_weights=True)[1], m) for x, m in batches)
 
 # %% ../nbs/54_figures.ipynb #7efdb9cc
-@torch.no_grad()
 def text_attention(
     run,      # `Run`
     captions, # encoded `Captions`, or sentences
 ):
     "`Attention` over the words of each caption, the marks of its start and end among them."
     if isinstance(captions, list): captions = encode_captions(run.task.read(captions), run.task.vocab)
-    model, training = run.model, run.model.training
-    model.eval()
+    model = run.model
     def weights(words, lengths, _):
         mask = length_mask(lengths.to(words.device), words.shape[1])
         return model.text_head(model.text_encoder(words, lengths), mask, need_weights=True)[1], mask
-    out = gather_attention(weights(*b) for b in caption_batches(captions, None, run.cfg.eval.batch_size, next(model.parameters()).device))
-    model.train(training)
-    return out
+    with evaluating(model) as device: return gather_attention(weights(*b) for b in caption_batches(captions, None, run.cfg.eval.batch_size, device))
 
 # %% ../nbs/54_figures.ipynb #ba4db1f7
 def draw_regions(
@@ -374,8 +367,8 @@ def draw_regions(
     top=1,  # the largest share in the figure, so that heads can be compared
 ):
     "An image with the shares of its regions: the more a head looks, the brighter; the three largest are framed, the largest has its percentage."
-    pixels, boxes, size = split.pixels(i), split.boxes(i), split.sizes(i)
-    w, h = (pixels.shape[1], pixels.shape[0]) if pixels is not None else size if size is not None else boxes[:, 2:].max(0)
+    pixels, boxes, size = split.pixels(i), split.boxes(i), split.extent(i)
+    w, h = pixels.shape[1::-1] if pixels is not None else size if size is not None else boxes[:, 2:].max(0)
     boxes = boxes*(np.array([w, h]*2)/np.tile(size, 2) if size is not None else 1)
     light = np.zeros((64, 64))
     for (x, y, u, v), s in zip(boxes/np.array([w, h]*2)*64, shares): light[int(y):math.ceil(v), int(x):math.ceil(u)] += s

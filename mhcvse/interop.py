@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NORM_LEAVES', 'RNN_LEAVES', 'NAMES', 'PARTS', 'SOURCE', 'DOUBLED', 'UNUSED', 'SETTINGS', 'REFUSED', 'SIZED',
            'NDARRAY', 'STAND_INS', 'PLACES', 'ALLOWED', 'layer_names', 'module_names', 'tensor_use', 'load_tensors',
-           'check_tensor', 'Checkpoint', 'read_checkpoint', 'checkpoint_sizes', 'check_options', 'cvse_config',
+           'check_tensor', 'Checkpoint', 'read_cvse_checkpoint', 'checkpoint_sizes', 'check_options', 'cvse_config',
            'check_doubles', 'checkpoint_tensor', 'cvse_weights', 'checkpoint_report', 'read_cvse_vocab', 'refuse',
            'HeldType', 'HeldArray', 'StandIn', 'ArrayUnpickler', 'pickled_arrays', 'concept_words', 'cvse_edges',
            'dead_slots', 'node_table', 'cvse_graph', 'read_cvse_concepts', 'read_concept_labels', 'check_store_fits',
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .core import InputError, read_json
+from .core import InputError, find_device, read_json
 from .config import Config
 from .runs import check_pickle, load_torch
 from .text import SPECIALS, Vocab
 from .concepts import ConceptGraph, conditional, edges, normalise, word_class
 from .task import Task
 from .model import MHCVSE
-from .train import Run, pick_device
+from .train import Run
 
 # %% ../nbs/35_interop.ipynb #005fb850
 def layer_names(
@@ -118,7 +118,11 @@ class Checkpoint:
     parts: dict  # part -> name -> tensor, the parts as in `PARTS`
     opt: dict    # the options of CVSE's command line
     about: dict  # epoch, best_rsum, Eiters
-    def get(self, part, name, ndim=2):
+    def get(self,
+        part,   # which of `PARTS`
+        name,   # of the tensor
+        ndim=2, # axes that it should have
+    ):
         "A tensor with so many axes, or an `InputError` that names it."
         x = self.parts[part].get(name)
         if x is None: raise InputError(f"{self.path}: the {part} lacks '{name}': this is no checkpoint of CVSE, or of a variant that is not reproduced.")
@@ -127,7 +131,7 @@ class Checkpoint:
     def __repr__(self): return f"Checkpoint {self.path.name}: {', '.join(f'{k} {v}' for k, v in (self.sizes() | self.about).items() if v is not None)}"
 
 # %% ../nbs/35_interop.ipynb #1affe175
-def read_checkpoint(
+def read_cvse_checkpoint(
     path, # CVSE's model_best.pth.tar
 ):
     "A `Checkpoint`; `InputError` naming the file when it is something else."
@@ -484,7 +488,7 @@ def load_cvse(
     show=True,     # print what was used
 ):
     "CVSE's trained model as a `Run` under `Config.cvse(strict=True)`, ready for `run.evaluate()`."
-    ckpt = read_checkpoint(checkpoint)
+    ckpt = read_cvse_checkpoint(checkpoint)
     cfg, size = cvse_config(ckpt).override(overrides), ckpt.sizes()
     check_store_fits(store, ckpt)
     if not isinstance(vocab, Vocab): vocab = read_cvse_vocab(vocab, size['V'])
@@ -493,5 +497,5 @@ def load_cvse(
     model = MHCVSE(cfg.model, size['V'], size['F'], graph, regions=size['R'])
     model.load_state_dict(cvse_weights(ckpt, model))
     used = checkpoint_report(ckpt).query("part != 'options'")['used as']
-    if show: print(f"{ckpt}\n{used.notna().sum()} of {len(used)} tensors used, the others have a reason: checkpoint_report(read_checkpoint(…))", *graph.notes, sep='\n')
-    return Run(cfg, Task(store, cfg, vocab, graph), model.to(pick_device(device)).eval())
+    if show: print(f"{ckpt}\n{used.notna().sum()} of {len(used)} tensors used, the others have a reason: checkpoint_report(read_cvse_checkpoint(…))", *graph.notes, sep='\n')
+    return Run(cfg, Task(store, cfg, vocab, graph), model.to(find_device(device)).eval())

@@ -16,8 +16,7 @@ from scipy.stats import kendalltau
 from .core import InputError
 from .metrics import draw_counts, percentiles
 from .precomp import read_lines
-from .evaluate import embed_split, pick
-from .report import similarity_pairs
+from .evaluate import embed_split, score_pairs
 
 # %% ../nbs/53_judgement.ipynb #88e70f20
 EXPERTS, RATINGS = 3, ('1', '2', '3', '4')
@@ -152,7 +151,7 @@ def judgement(
     ts, cfg = run.task.split(split), run.cfg
     pairs = place_pairs(read_ratings(path), ts.split, path)
     img, txt = embed_split(run.model, ts, cfg, protocol or cfg.eval.protocol)
-    s = similarity_pairs(pick(img, pairs.image), pick(txt, pairs.caption), cfg.model.consensus_score).cpu()
+    s = score_pairs(img, txt, pairs.image, pairs.caption, cfg.model.consensus_score).cpu()
     n = cfg.eval.resamples if resamples is None else resamples
     row, ranges = kendall(s, pairs.ratings), percentiles(resampled_kendall(s, pairs.ratings, pairs.image, n, cfg.train.seed)) if n else {}
     one, bound = expert_agreement(pairs.ratings)

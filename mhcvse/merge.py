@@ -30,7 +30,9 @@ class Joined:
     def __getitem__(self, s):
         got = [p[slice(a, b)] for p, a, b in self.within(s.start, s.stop)]
         return np.concatenate(got) if len(got) > 1 else got[0]
-    def where(self, i): return next(p.where(k) for p, k, _ in self.within(i, i+1))
+    def where(self, i):
+        "The place of image i, for messages."
+        return next(p.where(k) for p, k, _ in self.within(i, i+1))
 
 # %% ../nbs/13_merge.ipynb #bf103039
 class StoreRows:
@@ -44,7 +46,9 @@ class StoreRows:
         x = read_features(self.store, range(s.start, s.stop))
         if x.shape[1] == self.shape[1]: return x
         return np.concatenate([x, np.zeros((len(x), self.shape[1] - x.shape[1], x.shape[2]), x.dtype)], 1)
-    def where(self, i): return f'{self.path}: image {i}'
+    def where(self, i):
+        "The place of image i, for messages."
+        return f'{self.path}: image {i}'
 
 # %% ../nbs/13_merge.ipynb #c2541b6a
 def check_alike(

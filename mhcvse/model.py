@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Embedding', 'similarity', 'instance_head', 'MHCVSE', 'add_consensus', 'concepts', 'finish', 'encode_image',
-           'encode_text']
+           'encode_text', 'evaluating']
 
 # %% ../nbs/25_model.ipynb #d5c51ddc
+import contextlib
 from typing import NamedTuple
 import torch
 from torch import nn
@@ -130,3 +131,14 @@ def encode_text(
     x = model.text_head(model.text_encoder(words, lengths), mask)
     return finish(model, 'text', x, Z, labels)
 MHCVSE.encode_text = encode_text
+
+# %% ../nbs/25_model.ipynb #f8f28d99
+@contextlib.contextmanager
+def evaluating(
+    model, # `MHCVSE`
+):
+    "Inside the `with`, the model is in evaluation mode and no gradients are kept; afterwards it is as before. Gives the device it is on."
+    training = model.training
+    try:
+        with torch.no_grad(): yield next(model.eval().parameters()).device
+    finally: model.train(training)

@@ -12,24 +12,24 @@ __all__ = ['MANIFEST', 'METRICS', 'LEAKS', 'CSS', 'node', 'table', 'figure', 'Fo
            'main']
 
 # %% ../nbs/63_page.ipynb #fce4db9d
-import argparse, base64, io, json, shlex, sys
+import argparse, io, json, shlex, sys
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError, atomic_path, project_root, read_json, run_command, short_path
+from .core import InputError, atomic_path, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .runs import check_json, read_history
 from .store import Store
 from .metrics import flat
 from .evaluate import Result
-from .train import find_store, load_run
+from .train import find_folder, find_store, load_run
 from .comparison import difference
 from .ranking import rank_split
-from .report import COLUMNS, THEMES, measured_row, styled
+from .report import COLUMNS, data_uri, measured_row, styled
 from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
 from .explore import picture_uri
 
@@ -73,7 +73,7 @@ def figure(
         with styled(theme): fig = draw()
         f = io.BytesIO()
         fig.savefig(f, format='png', dpi=200); plt.close(fig)
-        return 'data:image/png;base64,' + base64.b64encode(f.getvalue()).decode(), fig.get_figwidth()
+        return data_uri(f.getvalue()), fig.get_figwidth()
     (light, w), (dark, _) = uri('light'), uri('dark')
     image = node('img', src=light, alt=alt, style=f'width:{w*9.2:.1f}rem')
     return node('figure', node('picture', node('source', media='screen and (prefers-color-scheme: dark)', srcset=dark), image), node('figcaption', caption) if caption else None)
@@ -91,9 +91,13 @@ class Folder:
     run: object = None   # `Run`, or None: its store is not there
     gone: str = ''       # why not
     @property
-    def name(self): return self.path.resolve().name
+    def name(self):
+        "Of the folder."
+        return self.path.resolve().name
     @property
-    def best(self): return max(self.history, key=lambda r: r['dev']['mR'])
+    def best(self):
+        "The history's row with the best validation mR."
+        return max(self.history, key=lambda r: r['dev']['mR'])
 
 # %% ../nbs/63_page.ipynb #f1bc06c2
 def find_data(
@@ -117,9 +121,7 @@ def read_folder(
     store=None, # path of a store, instead of the one the manifest names
 ):
     "`Folder` of a run, its model loaded where its store is there."
-    path = next((p for p in (Path(path), project_root()/path) if (p/'config.json').is_file()), Path(path))
-    if not path.is_dir(): raise InputError(f"{path} is not a folder: give a run's folder, such as outputs/NAME.")
-    if not (path/'config.json').is_file(): raise InputError(f"{path} is not a run's folder: it has no config.json.")
+    path = find_folder(path)
     about = check_json(path/'manifest.json', MANIFEST)
     metrics = check_json(path/'metrics.json', METRICS) if (path/'metrics.json').exists() else None
     if metrics: check_json(path/'metrics.json', {f"test.{metrics['protocol']}": dict})

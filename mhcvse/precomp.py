@@ -101,7 +101,9 @@ class NpyRows:
         if self.step == 1: return self.rows(s.start, s.stop)
         few = max(1, (s.stop - s.start)//self.step) # so that no more is read at once than without repetitions
         return np.concatenate([self.once(i, min(i+few, s.stop)) for i in range(s.start, s.stop, few)])
-    def where(self, i): return f'{self.path}: row {i*self.step}'
+    def where(self, i):
+        "The place of image i, for messages."
+        return f'{self.path}: row {i*self.step}'
 
 # %% ../nbs/13_precomp.ipynb #cae6158e
 def cosine_changes(
@@ -134,7 +136,9 @@ class Halved:
         c['mean_change'] += (float(d.mean()) - c['mean_change'])*d.size/(c['cosines'] + d.size)
         c['cosines'], c['largest_change'] = c['cosines'] + d.size, max(c['largest_change'], float(d.max()))
         return y
-    def where(self, i): return self.features.where(i) if hasattr(self.features, 'where') else f'features: image {i}'
+    def where(self, i):
+        "The place of image i, for messages."
+        return self.features.where(i) if hasattr(self.features, 'where') else f'features: image {i}'
 
 # %% ../nbs/13_precomp.ipynb #ca47d045
 def check_captions(

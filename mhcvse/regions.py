@@ -7,16 +7,15 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
            'read_captions', 'hash_split', 'fill_splits', 'store_texts', 'to_rgb', 'load_picture', 'some',
            'find_pictures', 'choose_boxes', 'Regions', 'maps_of', 'Detector', 'state_sha', 'show_boxes', 'grid_boxes',
            'GridFeatures', 'last_map', 'file_sha', 'read_state', 'fetch_weights', 'find_weights', 'settle',
-           'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'find_device', 'extract_pictures', 'ahead',
-           'survey', 'row_sum', 'begin_partial', 'write_row', 'rows_done', 'differences', 'open_partial',
-           'make_batches', 'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'all_inputs', 'extract_paths',
+           'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey', 'row_sum',
+           'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
+           'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'all_inputs', 'extract_paths',
            'extract_together', 'run_settings', 'extract_folder', 'extraction_of', 'kept_weights', 'extractor_of',
            'open_embeddings', 'PickedRows', 'match_rows', 'import_embeddings']
 
 # %% ../nbs/13_regions.ipynb #907193c7
 import csv, hashlib, http.client, inspect, io, itertools, json, math, os, re, shutil, unicodedata, zlib
-from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from torchvision.models import VisionTransformer, get_model, get_model_weights, 
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
-from .core import InputError, bar_file, check_regular, content_hash, did_you_mean, generator, one_of, seeded, writing
+from .core import InputError, ahead, bar_file, check_regular, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
 from .store import SPLITS, Store, check_features, check_texts, reading, reserve, write_store
 from .merge import merge_stores
@@ -133,11 +132,12 @@ def read_captions(
 
 # %% ../nbs/13_regions.ipynb #99f273cb
 def hash_split(
-    name, # of an image
+    name,           # of an image
+    shares=(.8, .1), # of train and dev; the rest is test
 ):
-    "'train', 'dev' or 'test', in shares of 80, 10 and 10 %."
-    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big')/2**64
-    return 'train' if share < .8 else 'dev' if share < .9 else 'test'
+    "'train', 'dev' or 'test', which depends on the name alone."
+    x = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big')/2**64
+    return 'train' if x < shares[0] else 'dev' if x < sum(shares) else 'test'
 
 # %% ../nbs/13_regions.ipynb #4be7f4f4
 def fill_splits(
@@ -527,16 +527,6 @@ def load_extractor(
         if k not in takes: raise InputError(f'{k}={options[k]!r} means nothing to {source}, which takes {", ".join(takes)}: leave it out.')
     return load(source, weights, random_weights, seed, **options)
 
-# %% ../nbs/13_regions.ipynb #fb35528d
-def find_device(
-    name, # 'auto', or what torch calls it: 'cpu', 'cuda', 'cuda:1'
-):
-    "The device to compute on."
-    try: device = torch.device('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else torch.device(name)
-    except RuntimeError: raise InputError(f"device={name!r} is not known to torch: give 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
-    if device.type == 'cuda' and not torch.cuda.is_available(): raise InputError(f"device={name!r}, but torch sees no GPU: use device='auto' or 'cpu', or install a torch build for your GPU.")
-    return device
-
 # %% ../nbs/13_regions.ipynb #589434ec
 def extract_pictures(
     extractor,           # such as `load_extractor` gives, on the device
@@ -550,20 +540,6 @@ def extract_pictures(
         with torch.inference_mode(): found = extractor(inputs, precision)
     except torch.OutOfMemoryError: raise InputError(f'{len(pictures)} pictures at a time do not fit into the memory of {device}: use a smaller batch_size.') from None
     return [Regions(*(t.float().cpu() for t in r)) for r in found]
-
-# %% ../nbs/13_regions.ipynb #8dea513c
-def ahead(
-    f,         # what is done to an item, in a thread
-    items,     # in this order
-    workers=4, # threads; twice as many items are waiting at most
-):
-    "f(item) for each item, in order."
-    items, waiting = iter(items), deque()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for item in items:
-            waiting.append(pool.submit(f, item))
-            if len(waiting) >= 2*workers: yield waiting.popleft().result()
-        while waiting: yield waiting.popleft().result()
 
 # %% ../nbs/13_regions.ipynb #d00fac82
 def survey(
@@ -642,7 +618,7 @@ def rows_done(
     return np.array([c != 0 and c == row_sum({n: d[i] for n, d in arrays.items()}) for i, c in enumerate(check)], dtype=bool)
 
 # %% ../nbs/13_regions.ipynb #91696352
-def differences(
+def settings_differences(
     old, # settings that were
     new, # settings that are
 ):
@@ -664,7 +640,7 @@ def open_partial(
     if about.get('how') == how and about['files'] == files: return f
     f.close()
     other = [n for n in {**was, **now} if was.get(n) != now.get(n)]
-    what = differences(about.get('how', {}), how) or (f'pictures added, removed or changed: {len(other):,} ({some(other)})' if other else 'the pictures have another order')
+    what = settings_differences(about.get('how', {}), how) or (f'pictures added, removed or changed: {len(other):,} ({some(other)})' if other else 'the pictures have another order')
     raise InputError(f'{path} was begun otherwise ({what}): go on with the same, or remove it to begin anew.')
 
 # %% ../nbs/13_regions.ipynb #818531a3
@@ -753,7 +729,7 @@ def finished(
     if store.provenance.get('inputs') == inputs:
         print(f'{out.name} is there already, from the same pictures, captions and settings')
         return store
-    what = differences(store.provenance.get('extraction', {}), how) if store.provenance.get('extraction') else 'it was made in another way'
+    what = settings_differences(store.provenance.get('extraction', {}), how) if store.provenance.get('extraction') else 'it was made in another way'
     raise InputError(f'{out} exists ({what or "of other pictures or captions"}): give another name, or remove it.')
 
 # %% ../nbs/13_regions.ipynb #b263a4f8
@@ -799,7 +775,8 @@ def extract_paths(
 def extract_together(
     state, # accelerate's `PartialState`, in each of its processes
     paths, extractor, table, out, name, how, # as in `extract_paths`
-    *args, **provenance,
+    *args,        # its other arguments: device and workers
+    **provenance, # where the pictures and captions come from
 ):
     "Extract a part in each process; the first one joins them to the store that a single process would write."
     inputs, n = all_inputs(paths, table, name, how)[1], state.num_processes
@@ -929,7 +906,9 @@ class PickedRows:
         path,  # of the array, for messages
     ): self.array, self.rows, self.path, self.shape, self.dtype = array, np.asarray(rows), path, (len(rows), *array.shape[1:]), array.dtype
     def __getitem__(self, s): return np.asarray(self.array[self.rows[s]])
-    def where(self, i): return f'{self.path}: row {self.rows[i]}'
+    def where(self, i):
+        "The place of row i, for messages."
+        return f'{self.path}: row {self.rows[i]}'
 
 # %% ../nbs/13_regions.ipynb #f47fc7ba
 def match_rows(

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval', 'measured_row',
            'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples',
-           'attention_text', 'stages', 'draw_model', 'plot_history', 'similarity_pairs', 'embed_texts', 'test_scores',
-           'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'saved_output']
+           'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'show_retrieval',
+           'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #17c6b5e5
-import contextlib, textwrap
+import base64, contextlib, textwrap
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -22,8 +22,8 @@ from .metrics import KS, flat
 from .comparison import combined_interval
 from .text import encode_captions
 from .scenes import swap_probes, probe_score
-from .model import Embedding, similarity
-from .evaluate import embed_images, embed_captions, embed_split
+from .model import similarity
+from .evaluate import embed_images, embed_captions, embed_split, score_pairs
 from .train import Run
 from .ranking import rank_split
 
@@ -236,16 +236,6 @@ def plot_history(
         fig.tight_layout()
     return fig
 
-# %% ../nbs/50_report.ipynb #e8074e26
-def similarity_pairs(
-    img, # `Embedding` of N images
-    txt, # `Embedding` of N captions
-    c,   # share of the consensus cosine
-):
-    "(N,) scores of each image with the caption beside it: the diagonal of `similarity`."
-    fused = (img.fused*txt.fused).sum(1)
-    return fused if img.consensus is None or c == 0 else (1 - c)*fused + c*(img.consensus*txt.consensus).sum(1)
-
 # %% ../nbs/50_report.ipynb #57e25287
 def embed_texts(
     run,   # `Run`
@@ -257,7 +247,6 @@ def embed_texts(
     return embed_captions(run.model, encode_captions(tokens, run.task.vocab), labels, run.cfg.eval.batch_size)
 
 # %% ../nbs/50_report.ipynb #f65013e2
-@torch.no_grad()
 def test_scores(
     run,          # `Run`
     split='test', # which split
@@ -317,19 +306,25 @@ def save_figure(
     return fig
 
 # %% ../nbs/50_report.ipynb #c5f8c4e4
-@torch.no_grad()
 def probe_table(
     run,         # `Run` on the built-in world
     split='test', # from which split
 ):
     "Percent of probes whose true caption beats the same words in another order, by kind, with the standard error."
     probes, ts = swap_probes(run.task.store, split), run.task.split(split)
-    img, c = embed_images(run.model, ts, run.cfg), run.cfg.model.consensus_score
-    own = Embedding(*(None if x is None else x[[p.image for p in probes]] for x in img))
-    pair = lambda texts: similarity_pairs(own, embed_texts(run, texts), c)
+    img, own = embed_images(run.model, ts, run.cfg), torch.tensor([p.image for p in probes])
+    pair = lambda texts: score_pairs(img, embed_texts(run, texts), own, torch.arange(len(own)), run.cfg.model.consensus_score).tolist()
     score = pd.DataFrame({'kind': [p.kind for p in probes], 'true': pair([p.true for p in probes]), 'swapped': pair([p.swapped for p in probes])})
     rows = {k: (probe_score(g.true.tolist(), g.swapped.tolist()), len(g)) for k, g in score.groupby('kind')}
     return pd.DataFrame.from_dict({k: {'%': v, 'standard error': 50/n**.5, 'probes': n} for k, (v, n) in rows.items()}, orient='index')
+
+# %% ../nbs/50_report.ipynb #5d70f0ed
+def data_uri(
+    data,       # the bytes of a picture
+    kind='png', # its format
+):
+    "The picture as an address, for the `src` of an <img>."
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 # %% ../nbs/50_report.ipynb #9ab5ec93
 def saved_output(
@@ -337,7 +332,7 @@ def saved_output(
     call,     # part of the source of the cell whose output is wanted
 ):
     "The last picture, table or text that a saved notebook shows for a cell."
-    import base64, nbformat
+    import nbformat
     from IPython.display import HTML, Image, Markdown
     kinds = {'image/png': lambda x: Image(base64.b64decode(x)), 'text/html': HTML, 'text/markdown': Markdown}
     nb = nbformat.read(project_root()/'nbs'/f'{notebook}.ipynb', 4)

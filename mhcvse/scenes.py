@@ -33,10 +33,18 @@ class Dice:
     def __init__(self,
         *key, # whole numbers ≥ 0
     ): self.rng = np.random.Generator(np.random.PCG64(list(key)))
-    def chance(self, p): return self.rng.random() < p
-    def between(self, low, high): return low + int(self.rng.random()*(high - low + 1))
-    def pick(self, seq): return seq[self.between(0, len(seq) - 1)]
-    def shuffle(self, seq): return [seq[i] for i in np.argsort(self.rng.random(len(seq)), kind='stable')]
+    def chance(self, p):
+        "True with probability p."
+        return self.rng.random() < p
+    def between(self, low, high):
+        "A whole number from low to high, both among them."
+        return low + int(self.rng.random()*(high - low + 1))
+    def pick(self, seq):
+        "One of them."
+        return seq[self.between(0, len(seq) - 1)]
+    def shuffle(self, seq):
+        "A list of them in another order."
+        return [seq[i] for i in np.argsort(self.rng.random(len(seq)), kind='stable')]
 
 # %% ../nbs/14_scenes.ipynb #56fead25
 WORDS = {
@@ -87,7 +95,9 @@ class Thing:
     cx: int = 0   # centre
     cy: int = 0
     @property
-    def box(self): return (self.cx - self.r, self.cy - self.r, self.cx + self.r, self.cy + self.r)
+    def box(self):
+        "(x0, y0, x1, y1) in pixels."
+        return (self.cx - self.r, self.cy - self.r, self.cx + self.r, self.cy + self.r)
 
 # %% ../nbs/14_scenes.ipynb #b21d2fbd
 @dataclass(frozen=True)
@@ -416,8 +426,12 @@ class Phrase(NamedTuple):
         noun = self.noun if self.count == 1 else self.noun + ('es' if self.noun[-1] in 'sx' else 's')
         return ' '.join(filter(None, [article, *self.words, noun, self.tail]))
     @property
-    def meaning(self): return dict(MEANING[w] for w in (*self.words, self.noun, self.tail) if w in MEANING)
-    def fits(self, thing): return all(getattr(thing, kind) == value for kind, value in self.meaning.items())
+    def meaning(self):
+        "What its words ask of a thing: 'shape', 'colour', … -> value."
+        return dict(MEANING[w] for w in (*self.words, self.noun, self.tail) if w in MEANING)
+    def fits(self, thing):
+        "Whether it may be said of a `Thing`."
+        return all(getattr(thing, kind) == value for kind, value in self.meaning.items())
 
 # %% ../nbs/14_scenes.ipynb #f2f5be2d
 class Caption(NamedTuple):
@@ -652,9 +666,13 @@ class World:
     split: list     # N of 'train', 'dev', 'test'
     names: list     # N
     @functools.cached_property
-    def texts(self): return [str(c) for cs in self.captions for c in cs]
+    def texts(self):
+        "All captions, scene by scene."
+        return [str(c) for cs in self.captions for c in cs]
     @functools.cached_property
-    def hash(self): return content_hash(self.texts, region_boxes(self.scenes)[0].tolist())
+    def hash(self):
+        "A name of its captions and boxes."
+        return content_hash(self.texts, region_boxes(self.scenes)[0].tolist())
 
 # %% ../nbs/14_scenes.ipynb #c8b59742
 def numbered_scene(

@@ -9,14 +9,13 @@ __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'MARK', 'ROWS', 'EXTRAS', 'ch
            'store_hash', 'Partial', 'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean',
            'room', 'reserve', 'new_file', 'write_file', 'write_resumable', 'store_attrs', 'write_store', 'reading',
            'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
-           'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'subset', 'FeatureTable',
+           'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent', 'subset',
            'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
            'photo_number', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #74a979d8
 import contextlib, functools, hashlib, io, json, numbers, os, re, shutil, zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 import h5py
 import numpy as np
@@ -691,6 +690,16 @@ Split.sizes = lambda self, i: split_extra(self, 'sizes', i)
 Split.pixels = lambda self, i: split_extra(self, 'pixels', i)
 Split.ids = lambda self, i: split_extra(self, 'ids', i)
 
+# %% ../nbs/12_store.ipynb #f8b5d8f7
+def split_extent(
+    split, # the `Split`
+    i,     # which image of the split
+):
+    "(w, h) in which the boxes of an image count: as stored, else that of its pixels; None where neither is there."
+    size, pixels = split.sizes(i), split.pixels(i)
+    return size if size is not None else pixels.shape[1::-1] if pixels is not None else None
+Split.extent = split_extent
+
 # %% ../nbs/12_store.ipynb #979010bf
 def subset(
     split,  # the `Split`
@@ -702,35 +711,18 @@ def subset(
     return Split(split.store, split.name, split.images[images])
 Split.subset = subset
 
-# %% ../nbs/12_store.ipynb #755fea37
-@dataclass
-class FeatureTable:
-    "The features of a split in memory, in the type they are stored in."
-    values: torch.Tensor                   # (N, R, F) as stored
-    scale: float = 1.                      # activation = stored number * scale
-    n_regions: torch.Tensor | None = None  # (N,) real regions of each image; None: R
-    def to(self, device):
-        "The same table on another device."
-        return replace(self, values=self.values.to(device), n_regions=None if self.n_regions is None else self.n_regions.to(device))
-    def __getitem__(self, index):
-        "(B, R, F) float32 activations of the images `index` (B,)."
-        index = torch.as_tensor(index, device=self.values.device)
-        return activations(self.values.index_select(0, index), self.scale, None if self.n_regions is None else self.n_regions[index])
-    def __len__(self): return len(self.values)
-
 # %% ../nbs/12_store.ipynb #3cdac099
 def load_features(
     split,        # the `Split`
     dtype=None,   # a torch type to keep them in; None: as stored
     device='cpu', # where to keep them; blocks go there as they are read
 ):
-    "The whole split as a `FeatureTable`, read block by block."
+    "(N, R, F) the features of the whole split as stored, read block by block."
     data, rows = split.store.file['features'], split.images.numpy()
     kind = dtype or as_tensor(np.empty(0, data.dtype)).dtype
     out = torch.empty(len(rows), *split.store.shape, dtype=kind, device=device)
     for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), f'reading {split.name}'): out[s] = as_tensor(read_features(split.store, rows[s]))
-    n = None if split.n_regions is None else split.n_regions.to(device)
-    return FeatureTable(out, split.store.scale, n)
+    return out
 Split.load = load_features
 
 # %% ../nbs/12_store.ipynb #cb9dadda

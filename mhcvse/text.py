@@ -9,7 +9,7 @@ __all__ = ['TREEBANK', 'PLAIN', 'STOP', 'SPLIT', 'WORD', 'PAD', 'START', 'END', 
            'vector_coverage']
 
 # %% ../nbs/10_text.ipynb #2eece03a
-import math, re, unicodedata
+import re, unicodedata
 from collections import Counter
 from pathlib import Path
 import regex, torch
@@ -129,8 +129,14 @@ class Captions:
         self.ids, self.offsets = ids, offsets
     def __len__(self): return len(self.offsets) - 1
     @property
-    def lengths(self): return self.offsets.diff()
-    def to(self, device): return Captions(self.ids.to(device), self.offsets.to(device))
+    def lengths(self):
+        "(captions,) words of each."
+        return self.offsets.diff()
+    def to(self,
+        device, # where they are wanted
+    ):
+        "The same captions on another device."
+        return Captions(self.ids.to(device), self.offsets.to(device))
 
 # %% ../nbs/10_text.ipynb #3207b4ee
 def caption_batch(
