@@ -243,7 +243,7 @@ def prepare(folder, hostile=True, epochs=2, n_train=400, n_dev=40, n_test=1000):
     runs = [folder/'runs'/preset for preset in ('mhcvse', 'cvse')]
     (folder/'page').mkdir()
     write_page(folder/'page'/'explorer.ipynb', *runs, store=store.path, names=['MH-CVSE', 'CVSE'])
-    return dict(filter='missed by MH-CVSE', missed=int((open_source(runs[0], store=store).ranks['captions'] > 5).sum()))
+    return dict(filter='missed by MH-CVSE', missed=int((open_source(runs[0], store=store).ranks('captions') > 5).sum()))
 
 LAB = ['jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--ServerApp.port={port}', '--ServerApp.port_retries=0']
 def run_cells(page, run):

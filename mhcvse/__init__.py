@@ -26,7 +26,7 @@ PUBLIC = dict(
     checkpoint='', train='fit open_run load_run estimate',
     interop='load_cvse', transfer='evaluate_on', comparison='compare',
     distributed='fit_processes',
-    report='results_table',
+    ranking='', report='results_table',
     ablation='', audit='', judgement='',
     figures='', reproduce='',
     search='Search', explore='', prepare='', page='', speed='',

@@ -25,7 +25,6 @@ from .store import Store
 from .batches import norm_features
 from .attention import head_maps
 from .model import evaluating, finish
-from .metrics import similarity_ranks
 from .train import find_folder
 from .report import COLORS, data_uri, embed_texts
 from .search import Hits, Search, check_k
@@ -165,9 +164,11 @@ class Source:
     "A run as the explorer sees it."
     name: str      # what it is called in the app
     search: Search # answers
-    ranks: dict    # 'captions': (M,) rank of each caption's image; 'images': (I,) rank of each image's best own caption
     split = property(lambda self: self.search.split)
     run = property(lambda self: self.search.run)
+    def ranks(self, side):
+        "(M,) the rank of each caption's image for 'captions', (I,) of each image's best own caption for 'images'."
+        return self.search.ranks[dict(captions='t2i', images='i2t')[side]]
 
 # %% ../nbs/61_explore.ipynb #795bedad
 def open_source(
@@ -179,8 +180,7 @@ def open_source(
 ):
     "A `Source`: everything is embedded once."
     s = Search.from_run(run, store, split, index)
-    i2t, t2i = similarity_ranks(s.image_gallery.parts, s.caption_gallery.parts, s.split.caption_image, s.image_gallery.weights)
-    return Source(name or (s.run.path.name if s.run.path else s.run.cfg.model.attention), s, dict(captions=t2i.cpu(), images=i2t.cpu()))
+    return Source(name or (s.run.path.name if s.run.path else s.run.cfg.model.attention), s)
 
 # %% ../nbs/61_explore.ipynb #14be5155
 def check_sources(
@@ -240,7 +240,7 @@ def kept(
     state, # `State`
 ):
     "(N,) indices of the captions or images that the filter keeps."
-    missed = torch.stack([s.ranks[state.side] > state.limit for s in state.sources])
+    missed = torch.stack([s.ranks(state.side) > state.limit for s in state.sources])
     return state.filters[state.keep](missed).nonzero()[:, 0]
 State.kept = kept
 
@@ -287,7 +287,7 @@ def answers(
     if len(state.text) > MOST_LETTERS: raise InputError(f'The sentence has {len(state.text):,} letters, give at most {MOST_LETTERS:,}.')
     if not state.text: return neighbours(source.search, state.image, state.k) if state.image is not None else Hits()
     c = state.query if state.side == 'captions' and state.query is not None else source.search.known.get(state.text)
-    rank = 0 if c is None else int(source.ranks['captions'][c])
+    rank = 0 if c is None else int(source.ranks('captions')[c])
     hits = source.search.images(state.text if c is None else c, max(state.k, rank))
     return Hits(hits[:state.k] + [h for h in hits[state.k:] if h.index in state.right()][:1], hits.query, hits.unknown)
 State.answers = answers
@@ -480,7 +480,7 @@ def about_text(
     source, # `Source`
 ):
     "The run's name, and the rank of the right answer where there is one."
-    rank = int(source.ranks[state.side][state.query]) if state.query is not None else None
+    rank = int(source.ranks(state.side)[state.query]) if state.query is not None else None
     what = dict(captions='its image', images='its best caption')[state.side]
     return f'<h3>{esc(source.name)}<small>{"" if rank is None else f"{what} is at rank {rank}"}</small></h3>'
 

@@ -176,7 +176,7 @@ def show_similarity(
     "The scores of some images with their first captions; the right ones, and the highest of each row, are marked."
     images = sorted(pick_queries(ranking, 'i2t', n, seed))
     first = [int((ranking.ts.caption_image == i).nonzero()[0]) for i in images]
-    s = ranking.scores['i2t'][images][:, first].numpy()
+    s = ranking.scores(images, first).numpy()
     with styled(size=7):
         fig = plt.figure(figsize=(COLUMN, 3.0))
         ax, bar = place(fig, .42, .25, 2.2, 2.2), place(fig, 2.68, .25, .08, 2.2)

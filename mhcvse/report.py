@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval', 'measured_row',
            'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples',
-           'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'Answer', 'Ranking',
-           'rank_split', 'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
+           'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'show_retrieval',
+           'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #17c6b5e5
 import base64, contextlib, textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
@@ -20,14 +18,14 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 from .core import InputError, atomic_path, one_of, project_root
-from .metrics import KS, block_ranks, flat, joint_embedding
+from .metrics import KS, flat
 from .comparison import combined_interval
 from .text import encode_captions
 from .scenes import swap_probes, probe_score
 from .model import similarity
-from .evaluate import embed_images, embed_captions, embed_split, score_pairs, scored
-from .task import TaskSplit
+from .evaluate import embed_images, embed_captions, embed_split, score_pairs
 from .train import Run
+from .ranking import rank_split
 
 # %% ../nbs/50_report.ipynb #3b154822
 TABLE_1 = {  # system: i2t R@1 R@5 R@10, t2i R@1 R@5 R@10, the printed mean; None: blank in the paper
@@ -258,66 +256,26 @@ def test_scores(
     img, txt = embed_split(run.model, run.task.split(split), run.cfg, protocol or run.cfg.eval.protocol)
     return similarity(img, txt, run.cfg.model.consensus_score).cpu()
 
-# %% ../nbs/50_report.ipynb #efb4e611
-class Answer(NamedTuple):
-    "One of the answers to a query."
-    index: int   # of the caption or image in its split
-    score: float
-    right: bool
-
-# %% ../nbs/50_report.ipynb #74702f9a
-@dataclass
-class Ranking:
-    "A run's scores on a split, each image as a query (i2t) and each caption (t2i), and the ranks that its metrics count."
-    run: Run
-    ts: TaskSplit
-    scores: dict # i2t (I,M), t2i (M,I)
-    ranks: dict  # i2t (I,), t2i (M,)
-
-    def right(self, side, q):
-        "(G,) True where an item of the gallery answers the query."
-        own = self.ts.caption_image
-        return own == q if side == 'i2t' else torch.arange(self.ts.split.n_images) == own[q]
-
-    def best(self, side, q, k=5):
-        "The k best answers to query `q` as a list of `Answer`."
-        s, right = self.scores[side][q], self.right(side, q)
-        order = right.int().argsort(stable=True)
-        order = order[s[order].argsort(descending=True, stable=True)][:k]
-        return [Answer(i, s[i].item(), right[i].item()) for i in order.tolist()]
-
-# %% ../nbs/50_report.ipynb #043eb283
-def rank_split(
-    run,           # `Run`
-    split='test',  # which split
-    protocol=None, # instead of the config's
-):
-    "`Ranking` of all images and captions of a split."
-    ts, c = run.task.split(split), run.cfg.model.consensus_score
-    (x, w), (y, _) = (scored(e, c) for e in embed_split(run.model, ts, run.cfg, protocol or run.cfg.eval.protocol))
-    a, b = joint_embedding(x, w).cpu(), joint_embedding(y, [1.]*len(w)).cpu()
-    scores, idx = dict(i2t=(a @ b.T).float(), t2i=(b @ a.T).float()), torch.arange(len(a))
-    count = lambda side, q, g: block_ranks(lambda s: scores[side][s], q, g)
-    return Ranking(run, ts, scores, dict(i2t=count('i2t', idx, ts.caption_image), t2i=count('t2i', ts.caption_image, idx)))
-
 # %% ../nbs/50_report.ipynb #1df9fb19
 def show_retrieval(
     run,      # `Run`
-    n=3,      # queries in each direction
+    n=3,      # queries in each direction, or all where there are fewer
     k=3,      # results of each
     seed=0,   # which queries: drawn at random, not chosen
     split='test', # from where
 ):
     "Queries drawn at random with their best results, right and wrong marked: images to captions, then captions to images."
     r = rank_split(run, split)
-    rng, sp = np.random.default_rng(seed), r.ts.split
+    rng, sp = np.random.default_rng(seed), r.split
+    images, captions = (rng.choice(m, min(n, m), replace=False) for m in (sp.n_images, sp.n_captions))
+    rows = len(images) + len(captions)
     with styled():
-        fig = plt.figure(figsize=(9.5, 1.5*2*n)); grid = fig.add_gridspec(2*n, k + 2, hspace=.45, wspace=.12)
-        for row, i in enumerate(rng.choice(sp.n_images, n, replace=False)):
+        fig = plt.figure(figsize=(9.5, 1.5*rows)); grid = fig.add_gridspec(rows, k + 2, hspace=.45, wspace=.12)
+        for row, i in enumerate(images):
             picture(fig.add_subplot(grid[row, 0]), sp, i)
             ax = fig.add_subplot(grid[row, 1:]); ax.axis('off')
             for j, h in enumerate(r.best('i2t', i, k)): caption_line(ax, .8 - .3*j, sp.captions[h.index], h.right, h.score)
-        for row, c in enumerate(rng.choice(sp.n_captions, n, replace=False), n):
+        for row, c in enumerate(captions, len(images)):
             ax = fig.add_subplot(grid[row, :2]); ax.axis('off'); ax.text(0, .5, literal(sp.captions[c], 36, 4), va='center', fontsize=8.5)
             for j, h in enumerate(r.best('t2i', c, k)): picture(fig.add_subplot(grid[row, 2 + j]), sp, h.index, h.right)
     return fig
