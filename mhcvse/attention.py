@@ -52,13 +52,12 @@ class MultiHeadSelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight)
 
     def project(self,
-        x,          # (B, N, D)
-        which=None, # a slice of the rows of the weights; None: all three
-        mask=None,  # (B, N) True where real: other positions are not needed; None: all are
+        x,           # (B, N, D)
+        weight=None, # (k D, D) those of the weights that are wanted; None: all three
+        mask=None,   # (B, N) True where real: other positions are not needed; None: all are
     ):
         "(k, B, H, N, D/H): queries, keys and values by head (eqs 5-7, 11)."
-        w = self.qkv.weight if which is None else self.qkv.weight[which]
-        return real_linear(x, w, mask).view(*x.shape[:2], -1, self.heads, x.shape[-1]//self.heads).permute(2, 0, 3, 1, 4)
+        return real_linear(x, self.qkv.weight if weight is None else weight, mask).view(*x.shape[:2], -1, self.heads, x.shape[-1]//self.heads).permute(2, 0, 3, 1, 4)
 
     def forward(self,
         x,                  # (B, N, D)
@@ -81,10 +80,10 @@ def mean_attention(
 ):
     "(B, D) mean of `attend(x)` over the real positions, without computing them, and its (B, H, N, N) weights."
     D, n = x.shape[-1], x.shape[1] if mask is None else mask.sum(-1).clamp(min=1)[:, None, None]
-    a = attention_weights(*attend.project(x, slice(2*D), mask), mask)
-    value = attend.qkv.weight[2*D:].view(attend.heads, -1, D)
+    query_key, value = attend.qkv.weight.split([2*D, D])   # one split, not two slices: their gradients are put together in one pass
+    a = attention_weights(*attend.project(x, query_key, mask), mask)
     pooled = (a.sum(-2)/n) @ x
-    return attend.out(torch.einsum('bhd,hkd->bhk', pooled, value).flatten(1)), a
+    return attend.out(torch.einsum('bhd,hkd->bhk', pooled, value.view(attend.heads, -1, D)).flatten(1)), a
 
 # %% ../nbs/21_attention.ipynb #e0c5a0d9
 POOLS = dict(mean=masked_mean, max=masked_max)

@@ -109,10 +109,10 @@ def padded_states(
     turn, start = reversal(lengths, e.shape[1]).unsqueeze(-1), e.new_zeros(1, len(e), rnn.hidden_size)
     flip = lambda x: x.gather(1, turn.expand(-1, -1, x.shape[-1]))
     even = lambda x: F.pad(x, (0, -x.shape[-1] % 8))   # GPUs multiply rows that are multiples of 8 several times faster than others
-    run = lambda x, w: torch.gru(even(x), start, [even(w[0]), *w[1:]], True, 1, 0., rnn.training, False, True)[0]
+    run = lambda x, w: torch.gru(x, start, [even(w[0]), *w[1:]], True, 1, 0., rnn.training, False, True)[0]
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'RNN module weights')   # cuDNN copies the weights of one direction together: 25 MB a step
-        ahead, back = rnn.all_weights
+        e, (ahead, back) = even(e), rnn.all_weights
         forward, backward = side_by_side(lambda: run(e, ahead), lambda: run(flip(e), back), e.device)
     return unit(forward + flip(backward)).to(forward.dtype).masked_fill(~length_mask(lengths, e.shape[1]).unsqueeze(-1), 0.)
 

@@ -105,7 +105,8 @@ class WeightSum(nn.Module):
         consensus, # (B, D)
     ):
         "The two parts, (B, D) each."
-        return self.weight[0]*instance, self.weight[1]*consensus
+        w, z = self.weight.unbind()
+        return w*instance, z*consensus
 
 # %% ../nbs/24_fusion.ipynb #87368400
 class GeneratedSum(nn.Module):
