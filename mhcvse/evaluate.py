@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'stack', 'pick', 'embed_images', 'embed_captions', 'around', 'complete_labels', 'embed_under',
-           'embed_split', 'Result', 'scored', 'score_pairs', 'rank_embeddings', 'evaluate', 'protocol_results',
-           'protocol_table', 'fold_numbers', 'Folds', 'mean_metrics', 'rank_folds', 'evaluate_folds']
+           'embed_split', 'result_text', 'Result', 'scored', 'score_pairs', 'rank_embeddings', 'evaluate',
+           'protocol_results', 'protocol_table', 'fold_numbers', 'Folds', 'mean_metrics', 'rank_folds',
+           'evaluate_folds']
 
 # %% ../nbs/33_evaluate.ipynb #8a5ef3f8
 from dataclasses import dataclass
@@ -116,6 +117,17 @@ def embed_split(
     img = embed_images(model, ts, cfg, source)
     return img, embed_under(protocol, model, ts, cfg, img)
 
+# %% ../nbs/33_evaluate.ipynb #347ed3a1
+def result_text(
+    r, # `Result` or `Folds`
+):
+    "The recalls for a reader, each with its 95 % interval over images where there is one."
+    def number(label, name):
+        ends = r.intervals.get(name)
+        return f'{label} {flat(r.metrics)[name]:.1f}' + (' [{:.1f}, {:.1f}]'.format(*ends) if ends else '')
+    rows = [[number(k, f'{way} {k}') for k in ('R@1', 'R@5', 'R@10')] + [f"median rank {r.metrics[way]['medr']:g}"] for way in ('i2t', 't2i')]
+    return '\n'.join([r.protocol, *('  '.join([way, *row]) for way, row in zip(('image to text', 'text to image'), rows)), '  '.join(number(k, k) for k in ('rSum', 'mR'))])
+
 # %% ../nbs/33_evaluate.ipynb #8700856e
 @dataclass
 class Result:
@@ -128,6 +140,7 @@ class Result:
     def to_dict(self):
         "What metrics.json holds of it."
         return dict(protocol=self.protocol, **self.metrics, intervals=self.intervals, images=len(self.i2t), captions=len(self.t2i))
+    def __str__(self): return result_text(self)
 
 # %% ../nbs/33_evaluate.ipynb #641afb7e
 def scored(
@@ -229,6 +242,7 @@ class Folds:
     def to_dict(self):
         "What metrics.json holds of it."
         return dict(protocol=self.protocol, **self.metrics, intervals=self.intervals, folds=[f.to_dict() for f in self.folds], whole=self.whole.to_dict())
+    def __str__(self): return f'means of {len(self.folds)} folds, {result_text(self)}'
 
 # %% ../nbs/33_evaluate.ipynb #71e62dfb
 def mean_metrics(

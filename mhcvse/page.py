@@ -352,7 +352,7 @@ def reproduce_section(
     for f in folders:
         git = f.about['git']
         out += [node('h3', f.name), node('p', 'At commit ', node('code', git.removesuffix('+changes')), ' of the project' + (', with changes that were not committed: they are not recorded.' if git.endswith('+changes') else ':')) if git != 'unknown' else None,
-                node('pre', command(f)), node('p', 'To load the trained model:'), node('pre', f"import mhcvse\nrun = mhcvse.load_run({short_path(f.path)!r})\nrun.evaluate('test').metrics")]
+                node('pre', command(f)), node('p', 'To load the trained model:'), node('pre', f"import mhcvse\nrun = mhcvse.load_run({short_path(f.path)!r})\nprint(run.evaluate('test'))")]
     return [e for e in out if e is not None]
 
 # %% ../nbs/63_page.ipynb #a493e887
