@@ -22,8 +22,7 @@ from .metrics import KS, flat
 from .comparison import combined_interval
 from .text import encode_captions
 from .scenes import swap_probes, probe_score
-from .model import similarity
-from .evaluate import embed_images, embed_captions, embed_split, score_pairs
+from .evaluate import embed_images, embed_captions, score_pairs
 from .train import Run
 from .ranking import rank_split
 
@@ -253,8 +252,7 @@ def test_scores(
     protocol=None, # instead of the config's
 ):
     "(I,M) scores of all images and captions of a split."
-    img, txt = embed_split(run.model, run.task.split(split), run.cfg, protocol or run.cfg.eval.protocol)
-    return similarity(img, txt, run.cfg.model.consensus_score).cpu()
+    return rank_split(run, split, protocol).scores(slice(None), slice(None))
 
 # %% ../nbs/50_report.ipynb #1df9fb19
 def show_retrieval(
