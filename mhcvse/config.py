@@ -280,7 +280,7 @@ PRESETS = {
 # %% ../nbs/01_config.ipynb #d75c8412
 SIZES = {
     'paper': {},
-    'small': {'model.embed_dim': 128, 'model.word_dim': 100, 'train.lr': 1e-3, 'loss.warmup_epochs': 4, 'data.concept_choice': 'frequency'},
+    'small': {'model.embed_dim': 128, 'train.lr': 1e-3, 'loss.warmup_epochs': 4, 'data.concept_choice': 'frequency'},
 }
 
 # %% ../nbs/01_config.ipynb #0a6c2e51
