@@ -14,6 +14,7 @@ __all__ = ['MANIFEST', 'METRICS', 'LEAKS', 'CSS', 'node', 'table', 'figure', 'Fo
 # %% ../nbs/63_page.ipynb #fce4db9d
 import argparse, io, json, shlex, sys
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 import numpy as np
@@ -159,6 +160,9 @@ def systems(
     "name -> `Folder`s that differ in their seed only."
     groups = {}
     for f in folders: groups.setdefault((f.cfg.override({'train.seed': 0}).hash, f.about['hashes']['data']), []).append(f)
+    for g in groups.values():
+        for a, b in combinations(g, 2):
+            if a.cfg.train.seed == b.cfg.train.seed: raise InputError(f'{a.name} and {b.name} are one experiment twice (settings, data and seed {a.cfg.train.seed}), which are not two seeds: give one of them.')
     names = [str(g[0].about.get('preset') or g[0].name) for g in groups.values()]
     names = [n if names.count(n) == 1 else g[0].name for n, g in zip(names, groups.values())]
     return dict(zip(unique(names), groups.values()))

@@ -242,7 +242,7 @@ def json_list(
                 continue
             except json.JSONDecodeError as e: error = e
             except (ValueError, RecursionError) as e: raise InputError(f"{path}: an element of the list '{key}' cannot be read ({e}): the file is damaged, download it again.") from None
-            if not more: raise InputError(f"{path} ends before its list '{key}' does, or is no such JSON ({error}): it may be cut off, download it again.")
+            if not more: raise InputError(f"{path} ends before its list '{key}' does, or is no such JSON ({error}): it should be an object with this list, as Karpathy's are. If it was that, it may be cut off: download it again.")
             try: new = f.read(2**20)
             except UnicodeDecodeError as e: raise InputError(f'{path} is not UTF-8 ({e}): download it again.') from None
             text, at, more = text[at or 0:] + new, found and 0, bool(new)
@@ -339,7 +339,7 @@ def precomp_data(
     "What `write_store` needs, from a folder in the published layout; every check that does not read the features."
     parts = {s: precomp_split(folder, s, per_image) for s in SPLITS if (folder/f'{s}_ims.npy').exists()}
     if not parts and (folder/'all_ims.npy').exists(): return described_data(folder, karpathy)
-    if not parts: raise InputError(f'{folder} holds none of {", ".join(f"{s}_ims.npy" for s in SPLITS)}: give the folder of the published arrays.')
+    if not parts: raise InputError(f'{folder} holds none of {", ".join(f"{s}_ims.npy" for s in SPLITS)}: give the folder of the published arrays (`mhcvse-prepare check FOLDER` says what is missing).')
     features = Joined([NpyRows(*p['file']) for p in parts.values()])
     if karpathy: parts = {s: p | dict(names=karpathy_names(karpathy, s, p)) for s, p in parts.items()}
     check_apart({s: p['names'] for s, p in parts.items() if p['names']}, folder)

@@ -166,10 +166,14 @@ def precomp_args(
 
 # %% ../nbs/62_prepare.ipynb #bc6b7276
 def use_of(
-    path, # of a store
+    store,     # `Store`
+    part=None, # 'I/N' of a store that holds a part only
 ):
-    "The command that trains on it."
-    return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {path}'
+    "The command that trains on it, or what it lacks for that."
+    if part: return '\nIt is one of several parts: mhcvse-prepare merge joins them.'
+    if none := [s for s in ('train', 'dev', 'test') if s not in store.splits]:
+        return f"\nIt cannot be trained on yet: a run needs train, dev and test, and there is no image in {' and none in '.join(none)}. Give more images, or say in a column split of the captions file which is where."
+    return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {store.path}'
 
 # %% ../nbs/62_prepare.ipynb #fbf193bc
 def run_precomp(
@@ -180,7 +184,7 @@ def run_precomp(
     half = store.provenance.get('float16')
     print(describe(store, 0))
     if half: print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in the mean, over {half['cosines']:,} pairs")
-    print(use_of(a.dst))
+    print(use_of(store))
 
 # %% ../nbs/62_prepare.ipynb #31412e50
 PICTURE_OPTIONS = [('regions', int, 'detector: how many boxes of an image (36)'), ('score', float, 'detector: a detection with a lower score does not count (0.05)'),
@@ -251,7 +255,7 @@ def run_images(
     state = launched()
     with contextlib.redirect_stdout(None if state and not state.is_main_process else sys.stdout):
         store = extract_folder(a.folder, a.captions, a.out, state=state, **options)
-        print(describe(store, 0), use_of(store.path), sep='\n')
+        print(describe(store, 0), use_of(store, a.part), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #a6cd5549
 def embeddings_args(
@@ -275,7 +279,7 @@ def run_embeddings(
     "Make a store of features that something else computed."
     from mhcvse.regions import import_embeddings
     store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
-    print(describe(store, 0), use_of(store.path), sep='\n')
+    print(describe(store, 0), use_of(store), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d
 def show_args(
@@ -351,7 +355,7 @@ def export_args(
 def run_export(
     a, # the parsed arguments
 ):
-    "Write a store in the published layout, bit for bit what was imported."
+    "Write a store in the published layout: features and captions bit for bit as they were imported, images in the order of their splits."
     store = Store(a.store)
     export_precomp(store, a.folder)
     print(f"{a.folder}: {', '.join(store.splits)}. To bring it back: mhcvse-prepare precomp {a.folder} DST.h5")

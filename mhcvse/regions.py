@@ -118,7 +118,7 @@ def read_captions(
 ):
     "image name -> `Captioned`, in the order of the file; white space in captions becomes single spaces."
     table = {}
-    if not Path(path).is_file(): raise InputError(f'{path} does not exist: give the file with the captions, CSV or JSON.')
+    if not Path(path).is_file(): raise InputError(f"{path} {'is a folder: the pictures come first, and then' if Path(path).is_dir() else 'does not exist: give'} the file with the captions, CSV or JSON.")
     for where, name, caption, split in (json_rows if Path(path).suffix.lower() == '.json' else csv_rows)(path):
         if not isinstance(caption, str) or not caption.strip(): raise InputError(f'{where}: the caption is empty or no text: write it, or remove it.')
         name, split = clean_name(name, where), clean_split(split, where)
@@ -423,7 +423,7 @@ def find_weights(
     seed,           # they depend on it alone
 ):
     "(state dict or None for random, record for the store: name, sha256)."
-    known, usual = get_model_weights(source), f"weights={get_model_weights(source).DEFAULT.name!r} (fetched by torchvision), a file with a state dict, or random_weights=True to try things out"
+    known, usual = get_model_weights(source), f"weights={get_model_weights(source).DEFAULT.name!r} (fetched by torchvision), a file with a state dict, or random weights to try things out (random_weights=True; on the command line --weights and --random-weights)"
     if random_weights and weights: raise InputError(f'weights={str(weights)!r} and random_weights=True exclude each other: leave one out.')
     if random_weights: return None, dict(name='random', seed=seed)
     if not weights: raise InputError(f'{source} needs weights: give {usual}.')

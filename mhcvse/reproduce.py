@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'make_config', 'duration', 'say_plan', 'test_run',
-           'find_run', 'finished_runs', 'one_run', 'run_seeds', 'Ended']
+           'find_run', 'finished_runs', 'one_run', 'say_repeated', 'run_seeds', 'Ended']
 
 # %% ../nbs/55_reproduce.ipynb #4625d401
+import contextlib
 from dataclasses import dataclass, fields
 from .core import InputError, did_you_mean, find_device, project_root, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
@@ -159,6 +160,19 @@ def one_run(
     with used_folder(path): run = fit(cfg, Task(store, cfg), path, fork=origin, **info)
     return run, test_run(run, **{k: info[k] for k in ('data', 'preset', 'size')})
 
+# %% ../nbs/55_reproduce.ipynb #0bc5b930
+def say_repeated(
+    root,  # the folder that holds runs
+    name,  # what the run is called
+    cfg,   # `Config`
+    store, # `Store`
+    fork=False, # whether the run begins from a half-finished one
+):
+    "Say so when the same was trained before and is about to be trained again."
+    if any(find_unfinished(root, name, cfg, store, fork)): return
+    with contextlib.suppress(InputError):   # a damaged folder is no reason to stop another run
+        if done := finished_runs(root, name, cfg, store, None): print(f'{short_path(done[-1])} is finished with these settings; they are trained again, in a folder of their own.')
+
 # %% ../nbs/55_reproduce.ipynb #de7cb2e6
 def run_seeds(
     p,     # `Params`
@@ -172,6 +186,7 @@ def run_seeds(
     for job in jobs: find_unfinished(*job, p.fork)   # whatever is refused is refused before hours have gone by
     group = dict(seeds=[p.seed, p.seeds]) if p.seeds > 1 else {}
     done = [finished_runs(*job, group['seeds']) for job in jobs] if group else [[]]
+    if not group: say_repeated(*jobs[0], p.fork)
     rounds, out = max(map(len, done)), []
     for seed, job, old in zip(seeds, jobs, done):
         before = old[-1] if any(len(d) < rounds for d in done) and len(old) == rounds else None

@@ -8,8 +8,8 @@ __all__ = ['FORMAT', 'NAMED', 'MOST_WORDS', 'KINDS', 'EFFORTS', 'PAGE', 'index_k
            'check_k', 'hits_of', 'find_caption', 'sentence_query', 'search_images', 'find_image', 'read_picture',
            'extractor_for', 'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar',
            'draw_captions', 'show_hits', 'need_faiss', 'leading', 'projected', 'Approximate', 'nominate',
-           'approximate_search', 'recall', 'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'page',
-           'printable', 'listing', 'make_parser', 'ask', 'main']
+           'approximate_search', 'recall', 'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html',
+           'kind_of', 'found_among', 'page', 'printable', 'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
 import argparse, html, io, re, sys, textwrap, time
@@ -555,6 +555,23 @@ def hit_html(
     said = h.name if h.caption is None else h.caption
     return f'<li>{thumbnail(search.split.pixels(h.image)) if h.caption is None else ""}<p>{h.score:.3f}{mark}<br>{html.escape(said)}</p></li>'
 
+# %% ../nbs/60_search.ipynb #46d8b70f
+def kind_of(
+    hits, # `Hits`
+):
+    "'captions' or 'images': what was found."
+    return 'captions' if hits and hits[0].caption is not None else 'images'
+
+# %% ../nbs/60_search.ipynb #7730343c
+def found_among(
+    search, # `Search`
+    hits,   # `Hits`
+):
+    "How many results these are, of how many, and where more could be looked for."
+    split, kind = search.split, kind_of(hits)
+    total, every = len(getattr(search, f'{kind[:-1]}_gallery')), split.store.n_images if kind == 'images' else len(split.store.items['caption_image'])
+    return f'{len(hits)} of {total:,} {kind} of {split.store.name}, {split.name}' + (f' (of {every:,}: --split all)' if total < every else '')
+
 # %% ../nbs/60_search.ipynb #5df88199
 PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -586,9 +603,9 @@ def page(
     esc, split = html.escape, search.split
     notes = [f"Not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown) + [split.store.warning]*bool(split.store.warning)
     notes += ['The store holds no pictures: names stand for them.']*('pixels' not in split.store.file)
-    kind = 'captions' if hits and hits[0].caption is not None else 'images'
+    kind = kind_of(hits)
     asked = split.pixels(hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
-    footer = f'{len(hits)} of {len(getattr(search, kind[:-1] + "_gallery")):,} {kind} of {split.store.name}, {split.name}, by {search.run.path.name if search.run.path else "a run"}. The number is the score that the recalls are counted from.'
+    footer = f'{found_among(search, hits)}, by {search.run.path.name if search.run.path else "a run"}. The number is the score that the recalls are counted from.'
     return PAGE.format(title=esc(hits.query), asked=thumbnail(asked), notes=''.join(f'<p class="note">{esc(n)}</p>' for n in notes), kind=kind,
                        items='\n'.join(hit_html(search, hits, h) for h in hits), footer=esc(footer))
 
@@ -605,7 +622,7 @@ def listing(
     hits,   # `Hits`
 ):
     "The results as lines of text."
-    lines = [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + [search.split.store.warning]*bool(search.split.store.warning)
+    lines = [found_among(search, hits)] + [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + [search.split.store.warning]*bool(search.split.store.warning)
     for j, h in enumerate(hits, 1):
         mark = '' if hits.right is None else '  right' if h.image == hits.right else '  wrong'
         lines.append(f'{j:>3}  {h.score:.3f}{mark}  {h.name}' + (f'  {h.caption}' if h.caption else ''))

@@ -401,6 +401,9 @@ class Run:
     model: MHCVSE
     history: list = field(default_factory=list) # one dict per epoch
     path: Path = None                           # its folder, or None when nothing was written
+    def __repr__(self):
+        done = f"{len(self.history)} epochs, best validation mR {self.best['dev']['mR']:.2f} in epoch {self.best['epoch']}" if self.history else 'not trained yet'
+        return f"Run({short_path(self.path) if self.path else 'in no folder'}: {done})"
     @property
     def best(self):
         "The history's row with the best validation mR."
