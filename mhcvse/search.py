@@ -522,7 +522,7 @@ def speed_up(
     search,      # `Search`
     aim=.95,     # recall@10 that is wanted
     kind='ivf',  # 'ivf' or 'hnsw'
-    queries=200, # captions of the split that the effort is chosen on
+    queries=500, # captions of the split that the effort is chosen on
     **build,     # for `Approximate`
 ):
     "From now on sentences and images find images through an approximate index; what was chosen, as a dict."
