@@ -169,6 +169,8 @@ def compare(
 ):
     "`Comparison` of b with a on one split of one store."
     pairs = [r if isinstance(r, (list, tuple)) else [r] for r in (run_a, run_b)]
+    for runs in pairs:
+        if len({r.cfg.train.seed for r in runs}) < len(runs): raise InputError(f"the seeds {', '.join(str(r.cfg.train.seed) for r in runs)} are not all different: a run that is given twice is one run.")
     stores = {r.task.store.hash: r.task.store.name for runs in pairs for r in runs}
     if len(stores) > 1: raise InputError(f"the runs belong to different data ({', '.join(stores.values())}): load them with one store, load_run(path, store=Store(…)).")
     a, b = ([(x.i2t, x.t2i) for x in (r.evaluate(split, resamples=0) for r in runs)] for runs in pairs)
