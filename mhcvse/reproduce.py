@@ -166,10 +166,8 @@ def say_repeated(
     name,  # what the run is called
     cfg,   # `Config`
     store, # `Store`
-    fork=False, # whether the run begins from a half-finished one
 ):
     "Say so when the same was trained before and is about to be trained again."
-    if any(find_unfinished(root, name, cfg, store, fork)): return
     with contextlib.suppress(InputError):   # a damaged folder is no reason to stop another run
         if done := finished_runs(root, name, cfg, store, None): print(f'{short_path(done[-1])} is finished with these settings; they are trained again, in a folder of their own.')
 
@@ -183,10 +181,10 @@ def run_seeds(
     "One run per seed, each in a folder of its own; what was left unfinished goes on. A list of (`Run`, protocol -> `Result`)."
     root, seeds, info = project_root()/p.out_dir, range(p.seed, p.seed + p.seeds), label_run(store, p.preset, size, p.seed)[1]
     jobs = [(root, label_run(store, p.preset, size, s)[0], cfg.override({'train.seed': s}), store) for s in seeds]
-    for job in jobs: find_unfinished(*job, p.fork)   # whatever is refused is refused before hours have gone by
+    left = [find_unfinished(*job, p.fork) for job in jobs]   # whatever is refused is refused before hours have gone by
     group = dict(seeds=[p.seed, p.seeds]) if p.seeds > 1 else {}
     done = [finished_runs(*job, group['seeds']) for job in jobs] if group else [[]]
-    if not group: say_repeated(*jobs[0], p.fork)
+    if not group and not any(left[0]): say_repeated(*jobs[0])
     rounds, out = max(map(len, done)), []
     for seed, job, old in zip(seeds, jobs, done):
         before = old[-1] if any(len(d) < rounds for d in done) and len(old) == rounds else None

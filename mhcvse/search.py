@@ -503,7 +503,7 @@ def effort_curve(
                 found.append(approximate_search(approx, q, k, e, c))
                 ms.append(1000*(time.process_time() - start))
             each = [recall([f], [t]) for f, t in zip(found, truth)]
-            rows.append(dict(effort=e, candidates=c, recall=recall(found, truth), low=np.mean(each) - 1.64*np.std(each)/len(each)**.5, ms=float(np.median(ms))))
+            rows.append(dict(effort=e, candidates=c, recall=float(np.mean(each)), low=np.mean(each) - 1.64*np.std(each)/len(each)**.5, ms=float(np.median(ms))))
             if rows[-1]['recall'] >= enough: break
     return rows
 
