@@ -20,6 +20,7 @@ setup(
     url=cfg['git_url'],
     license='Apache-2.0',
     keywords=cfg['keywords'],
+    package_dir={'': '.'},   # an editable install is then a path, so the folder above a clone can import the package as well
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),

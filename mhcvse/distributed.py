@@ -6,7 +6,7 @@
 __all__ = ['check_processes', 'check_shared', 'need_accelerate', 'join', 'run_forked', 'launch', 'Gather', 'gather_rows',
            'gather_embeddings', 'Standardise', 'SharedNorm', 'SharedMaskedNorm', 'SharedDropout', 'share_layers',
            'SharedTrainer', 'check_same', 'check_reached', 'fit_part', 'fit_forked', 'fit_processes', 'make_parser',
-           'train_command', 'main']
+           'train_command', 'tell_launcher', 'main']
 
 # %% ../nbs/39_distributed.ipynb #539bcbc0
 import argparse, logging, os, re, socket, sys, tempfile, warnings
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from .core import InputError, find_device, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .runs import used_folder
@@ -96,17 +97,20 @@ def launch(
     if not hasattr(os, 'fork'): raise InputError('this system cannot fork a notebook: use `torchrun` or `accelerate launch` with -m mhcvse.distributed.')
     if torch.cuda.is_initialized(): raise InputError("this notebook has used the GPU, and processes forked from it could not: restart the kernel and begin with this, or use `accelerate launch -m mhcvse.distributed`.")
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = str(s.getsockname()[1])
-    log, out = logging.getLogger('torch.distributed.elastic'), sys.stdout
-    level, temporary = log.level, tempfile.tempdir
+    logs, out = [logging.getLogger(f'torch.{n}') for n in ('distributed.elastic', 'multiprocessing.spawn')], sys.stdout
+    levels, temporary = [l.level for l in logs], tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         try:
-            log.setLevel(logging.CRITICAL); tempfile.tempdir = folder   # where torch leaves its logs
+            for l in logs: l.setLevel(logging.CRITICAL)
+            tempfile.tempdir = folder   # where torch leaves its logs
             sys.stdout = open(os.devnull, 'w')   # its greeting speaks of GPUs even where there are none
             notebook_launcher(run_forked, (work, args, folder, out), num_processes=processes, use_port=port)
         except Exception:
             if (said := Path(folder)/'error.txt').exists(): raise InputError(said.read_text(encoding='utf-8')) from None
             raise
-        finally: sys.stdout.close(); sys.stdout, tempfile.tempdir = out, temporary; log.setLevel(level)
+        finally:
+            sys.stdout.close(); sys.stdout, tempfile.tempdir = out, temporary
+            for l, level in zip(logs, levels): l.setLevel(level)
 
 # %% ../nbs/39_distributed.ipynb #b7e20859
 class Gather(torch.autograd.Function):
@@ -360,13 +364,21 @@ def train_command(
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 
+# %% ../nbs/39_distributed.ipynb #e88b8c4f
+def tell_launcher(
+    f, # does the work
+):
+    "What `f` returns; bad input is written where the launcher looks, so that its long last word names the reason too."
+    try: return f()
+    except InputError as e: get_error_handler().record_exception(e); raise
+
 # %% ../nbs/39_distributed.ipynb #616efee9
 def main(
     argv=None, # the words after the command's name; None: those it was called with
 ):
     "Train: 0 when all is well, 2 with one paragraph about bad input."
     a = make_parser().parse_args(argv)
-    return run_command('mhcvse.distributed', lambda: train_command(a))
+    return run_command('mhcvse.distributed', lambda: tell_launcher(lambda: train_command(a)))
 
 # %% ../nbs/39_distributed.ipynb #9e6831d0
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # python -m mhcvse.distributed
