@@ -393,7 +393,8 @@ def build_graph(
     _, counts, P = count_concepts(token_lists, concepts, d)
     A = edges(P, m.graph_power, m.graph_shift, m.graph_cut, m.graph_edge)
     nodes, source, notes = node_vectors(counts, concepts.words, dim, d.word_vectors)
-    if A.equal(torch.eye(len(A), dtype=A.dtype)): notes.append(f'no edge is as strong as model.graph_cut={m.graph_cut}: the graph is nodes alone.')
+    if A.equal(torch.eye(len(A), dtype=A.dtype)):
+        notes.append(f"{'model.graph_edge=0 gives edges no weight' if m.graph_edge == 0 else f'no edge is as strong as model.graph_cut={m.graph_cut}'}: the graph is nodes alone.")
     notes.append(f'counted over {len(token_lists):,} training captions of {len(set(map(int, caption_image))):,} images.')
     return ConceptGraph(concepts.words, concepts.classes, concepts.counts, nodes, normalise(A, m.graph_norm == 'transposed').float(), source, concepts.notes + notes, d.language, d.concept_form)
 

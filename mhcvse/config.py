@@ -66,6 +66,9 @@ class DataConfig(Group):
     caption_words: str = opt('all', 'all: captions are read whole (as CVSE); content: without their stop words, as the paper (§4.3) says', 'CVSE', ('all', 'content'))
     cooccurrence: str = opt('caption', "divisor of P(j|i): captions that hold i (caption) or occurrences of i (occurrence, as CVSE)", 'protocol', ('caption', 'occurrence'))
     shuffle_captions: bool = opt(False, 'a control: training captions go to the wrong images; what is then learned is chance', 'protocol')
+    def __post_init__(self):
+        super().__post_init__()
+        if self.language == 'other' and self.caption_words == 'content': raise InputError("data.caption_words='content' leaves out English stop words, and data.language='other' is not English: set data.caption_words=all.")
 
 # %% ../nbs/01_config.ipynb #431d94aa
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils.rnn import PackedSequence
-from .core import InputError, unit, length_mask
+from .core import InputError, hold_zeros, unit, length_mask
 
 # %% ../nbs/20_encoders.ipynb #c92354eb
 class ImageEncoder(nn.Module):
@@ -33,7 +33,7 @@ class ImageEncoder(nn.Module):
         f, n = features.shape[-1], self.fc.in_features
         if f != n: raise InputError(f"features have F={f}, but this image encoder was made for F={n}: use the features it was trained on.")
         x = self.fc(features)
-        x = unit(x).to(x.dtype)
+        x = unit(hold_zeros(x) if x.is_cuda else x).to(x.dtype)   # on a CPU `unit` itself keeps a zero's gradient away
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.)
 
 # %% ../nbs/20_encoders.ipynb #8af74fd9

@@ -61,9 +61,10 @@ def rescore(
     rows,    # (n,) candidates, in ascending order
     k,       # how many are wanted
     last=None, # (N,) True: comes last among equals
+    block=BLOCK, # numbers of the gallery in memory at once
 ):
     "`Found` among the candidates: scores by float64 arithmetic, rounded to float32."
-    s = (query @ gallery.rows(rows).T).float()[0]
+    s = torch.cat([(query @ gallery.rows(r).T).float()[0] for r in rows.split(max(1, block//sum(gallery.widths)))])
     order = torch.arange(len(s)) if last is None else last[rows].int().argsort(stable=True)
     order = order[s[order].argsort(descending=True, stable=True)][:k]
     at_least = len(s) - torch.searchsorted(s.sort().values, s[order])
@@ -84,7 +85,7 @@ def exact_search(
         scores = scan(gallery, q, block)
         slack = 2*(sum(gallery.widths) + 16)*2**-24*q.norm(dim=1)*gallery.longest
         least = scores.topk(k).values[:, -1] - slack
-        out += [rescore(gallery, q[i:i + 1], (s >= least[i]).nonzero()[:, 0], k, last) for i, s in enumerate(scores)]
+        out += [rescore(gallery, q[i:i + 1], (s >= least[i]).nonzero()[:, 0], k, last, block) for i, s in enumerate(scores)]
     return out
 
 # %% ../nbs/40_ranking.ipynb #a38eb6a8
@@ -155,6 +156,7 @@ def best(
     "The k best answers to a query as a list of `Answer`."
     asked, gallery, own = ranking.image_gallery, ranking.caption_gallery, ranking.ts.caption_image
     if one_of(side, ('i2t', 't2i'), 'side') == 't2i': asked, gallery = gallery, asked
+    if not 0 <= q < len(asked): raise InputError(f"q={q}: the split has {len(asked)} {dict(i2t='images', t2i='captions')[side]} to ask with, numbered from 0.")
     right = own == q if side == 'i2t' else torch.arange(len(gallery)) == own[q]
     found, = exact_search(gallery, asked.rows([q]), k, last=right)
     return [Answer(i, s, r) for i, s, r in zip(found.rows.tolist(), found.scores.tolist(), right[found.rows].tolist())]

@@ -7,14 +7,14 @@ __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'MARK', 'ROWS', 'EXTRAS', 'ch
            'check_links', 'check_unique', 'check_each_split', 'check_boxes', 'extra_shapes', 'check_extras', 'blocks',
            'as_tensor', 'as_array', 'check_finite', 'make_features', 'write_features', 'text_list', 'store_items',
            'store_hash', 'Partial', 'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean',
-           'room', 'reserve', 'new_file', 'write_file', 'write_resumable', 'store_attrs', 'write_store', 'reading',
-           'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
-           'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent', 'subset',
-           'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
+           'room', 'reserve', 'new_file', 'write_file', 'write_resumable', 'store_attrs', 'check_names', 'write_store',
+           'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
+           'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent',
+           'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
            'photo_number', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #74a979d8
-import contextlib, functools, hashlib, io, json, numbers, os, re, shutil, zlib
+import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shutil, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import h5py
@@ -212,7 +212,8 @@ def write_features(
     digest, checks, hashed, since = digest or hashlib.sha256(), data.parent['checks'], None, 0
     with ThreadPoolExecutor(1) as pool:
         for s in blocks(len(data), data.chunks[1]*data.chunks[2]*data.dtype.itemsize, 'writing features', start=start):
-            block = np.ascontiguousarray(features[s], data.dtype)
+            try: block = np.ascontiguousarray(features[s], data.dtype)
+            except OSError as e: raise InputError(f'the features of images {s.start} to {s.stop - 1} cannot be read ({e}): put back what they are read from, and start the same again.') from None
             check_finite(block, s.start, features)
             if hashed: hashed.result()
             hashed = pool.submit(digest.update, block)
@@ -457,6 +458,16 @@ def store_attrs(
     check_texts([name, text], 'name or provenance')
     return dict(scale=float(scale), name=name, kind=kind, provenance=provenance)
 
+# %% ../nbs/12_store.ipynb #6e13b568
+def check_names(
+    given,  # names of the further arguments that a function was called with
+    known,  # a function with named arguments
+):
+    "Raise `InputError` for a name that is nearly that of an argument: misspelt, it would be kept as provenance and have no effect."
+    for k in given:
+        near = difflib.get_close_matches(k, [n for n in inspect.signature(known).parameters], 1, cutoff=.8)
+        if near: raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs a name that is less like it.")
+
 # %% ../nbs/12_store.ipynb #7a24ce0b
 def write_store(
     path,           # the .h5 file to write
@@ -479,6 +490,7 @@ def write_store(
     **provenance,   # where it came from: anything JSON can hold
 ):
     "Check everything, write the store whole or not at all, and open it."
+    check_names(provenance, write_store)
     features, extras = as_array(features), dict(n_regions=n_regions, boxes=boxes, scores=scores, sizes=sizes, pixels=pixels, ids=ids)
     items = store_items(features, captions, caption_image, split, names, extras)
     attrs = store_attrs(scale, name or Path(path).stem, kind, provenance)
@@ -797,8 +809,8 @@ def same_words(
 def photo_number(
     name, # an image's name
 ):
-    "The number of at least six digits that a Flickr file name begins with, or None."
-    m = re.match(r'\d{6,}', name)
+    "The number of at least six digits that a Flickr file name begins with, whatever folder stands before it, or None."
+    m = re.match(r'\d{6,}', re.split(r'[/\\]', name)[-1])
     return m and m[0]
 
 # %% ../nbs/12_store.ipynb #fb77f59e
