@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'find_device', 'ahead', 'unit_rows', 'hold_zeros', 'unit', 'length_mask',
            'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError', 'writing', 'check_target',
-           'atomic_path', 'write_json', 'once', 'check_regular', 'read_json', 'is_root', 'project_root', 'short_path',
-           'CellFile', 'bar_file', 'best_time', 'run_command']
+           'check_replaced', 'atomic_path', 'write_json', 'once', 'check_regular', 'read_json', 'is_root',
+           'project_root', 'short_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -182,6 +182,18 @@ def check_target(
     through = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
     if through: raise InputError(f'{path} cannot be written, since {through.name} is a file and no folder: give another place.')
 
+# %% ../nbs/00_core.ipynb #d78a2156
+def check_replaced(
+    path,  # a file that is to be written
+    start, # bytes, in lower case: how a file of its kind begins
+    kind,  # what its kind is called in the message
+):
+    "Raise `InputError` when there can be no such file, or one of another kind is there and would be lost."
+    check_target(path)
+    if not Path(path).exists(): return
+    with open(path, 'rb') as f: found = f.read(len(start)).lower()
+    if found not in (b'', start): raise InputError(f'{path} exists and is no {kind}: remove it, or give another name.')
+
 # %% ../nbs/00_core.ipynb #10b5c4f5
 @contextlib.contextmanager
 def atomic_path(
@@ -314,8 +326,9 @@ def run_command(
     mend='Give a place that can be read and written.', # what helps when a file cannot
     kept='', # what an interruption leaves
 ):
-    "The exit status: that of `f`, 2 after bad input or trouble with a file, 130 when interrupted."
-    try: return f() or 0
+    "The exit status: that of `f`, 2 after bad input or trouble with a file, 130 when interrupted, 141 when whoever read the output went away."
+    try: status = f() or 0; sys.stdout.flush(); return status
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 141   # as a shell counts it
     except InputError as e: said, status = str(e), 2
     except OSError as e: said, status = f'{e}. {mend}', 2
     except KeyboardInterrupt as e: said, status = f'interrupted. {str(e) or kept}', 130

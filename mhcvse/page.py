@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError, atomic_path, run_command, short_path
+from .core import InputError, atomic_path, check_replaced, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .runs import check_json, read_history
@@ -497,11 +497,11 @@ def page_rankings(
 def left_out(
     folders, # list of `Folder`
 ):
-    "What is missing on the page because a store is not there, and how to get it back."
+    "What is missing on the page because a store is gone or is another, and how to get it back."
     gone = [f for f in folders if not f.run]
     why = 'Left out: what the run finds, what its concepts and its attention look like on images, and the data card. Put the store back where it was, or name it: mhcvse-report RUN --store FILE. '
     make = lambda f: 'The built-in world is made anew by mhcvse.scenes.open_scenes(mhcvse.core.project_root()).' if data_argument(f) == 'scenes' else 'mhcvse-prepare makes a store, of published features or of your own images.'
-    return [node('p', f'{f.name}: the store is not there. {f.gone} {why}{make(f)}', class_='note') for f in gone]
+    return [node('p', f'{f.name}: the store cannot be used. {f.gone} {why}{make(f)}', class_='note') for f in gone]
 
 # %% ../nbs/63_page.ipynb #b82280d1
 def sections(
@@ -548,6 +548,7 @@ def main(
     def write():
         folders = [read_folder(r, a.store) for r in dict.fromkeys(a.runs)]
         out = Path(a.out) if a.out else folders[0].path/'report.html'
+        check_replaced(out, b'<!doctype html', 'HTML page')
         text = page(folders)
         with atomic_path(out) as tmp: tmp.write_bytes(text.encode('utf-8', 'replace'))
         print(f'{short_path(out)}: {out.stat().st_size/1e6:.1f} MB')

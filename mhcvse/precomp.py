@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import InputError, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
-from .store import EXTRAS, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, read_rows, same_words, write_store
+from .store import EXTRAS, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, file_marks, read_rows, same_words, write_store
 from .merge import Joined
 
 # %% ../nbs/13_precomp.ipynb #c7c91f5a
@@ -386,10 +386,9 @@ def import_precomp(
     check_target(dst)
     data = precomp_data(folder, per_image, Karpathy(karpathy) if karpathy else None)
     files = sorted(p for s in (*SPLITS, 'all') for p in folder.glob(f'{s}_*') if p.suffix in ('.npy', '.txt')) + [p for p in (karpathy and Path(karpathy), about and folder/ABOUT) if p]
-    source = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     known = dict(karpathy=karpathy and Path(karpathy).name, exported=about and {k: about[k] for k in ('name', 'hash', 'provenance')})
     return write_store(dst, Halved(data.pop('features')) if half else data.pop('features'), **data, scale=scale, name=name or about.get('name') or folder.resolve().name, kind=about.get('kind', 'data'),
-                       resume=source, keep=keep, layout='precomp', files={p.name: p.stat().st_size for p in files if p.name.endswith('_ims.npy')}, per_image=per_image, **{k: v for k, v in known.items() if v})
+                       resume=file_marks(files), keep=keep, layout='precomp', files={p.name: p.stat().st_size for p in files if p.name.endswith('_ims.npy')}, per_image=per_image, **{k: v for k, v in known.items() if v})
 
 # %% ../nbs/13_precomp.ipynb #310ac219
 def write_npy(

@@ -278,7 +278,7 @@ def run_embeddings(
 ):
     "Make a store of features that something else computed."
     from mhcvse.regions import import_embeddings
-    store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
+    store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'}, keep=True)
     print(describe(store, 0), use_of(store), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d

@@ -32,7 +32,7 @@ from torchvision.ops import nms
 from tqdm import tqdm
 from .core import InputError, ahead, bar_file, check_regular, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
-from .store import SPLITS, Store, check_features, check_texts, reading, reserve, write_store
+from .store import SPLITS, Store, check_features, check_texts, file_marks, reading, reserve, write_store
 from .merge import merge_stores
 from .precomp import KARPATHY_SPLITS, json_list, open_npy, read_lines
 
@@ -942,8 +942,9 @@ def import_embeddings(
     scale=1.,   # activation = number in the array * scale
     source='',  # what made them, for the store's provenance
     name='',    # what the data set is called; '': the array's name
+    keep=False, # leave a finished store of the same files as it is, and refuse to replace another
 ):
-    "A store from embeddings that something else computed."
+    "A store from embeddings that something else computed; an interrupted import goes on."
     table = read_captions(captions)
     features = open_embeddings(array)
     rows = match_rows(names, len(features), table, captions)
@@ -956,4 +957,4 @@ def import_embeddings(
         extras[what] = np.array(extra[index]) if what == 'boxes' else np.array(extra[index, 0])
     captions_, links, split = store_texts(table, list(rows))
     return write_store(out, PickedRows(features, index, array), captions_, links, split, list(rows), **extras, scale=scale, name=name or Path(array).stem,
-                       layout='embeddings', array=Path(array).name, captions_file=Path(captions).name, splits=splits, source=source)
+                       resume=file_marks((array, names, captions, boxes, sizes)), keep=keep, layout='embeddings', array=Path(array).name, captions_file=Path(captions).name, splits=splits, source=source)

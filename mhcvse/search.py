@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, check_target, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
+from .core import InputError, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
@@ -652,7 +652,7 @@ def ask(
 ):
     "(search, hits, picture that was asked with or None)."
     check_k(a.k)
-    if a.html: check_target(a.html)
+    if a.html: check_replaced(a.html, b'<!doctype html', 'HTML page')
     store = Store(a.store)
     if a.split not in (*store.splits, 'all'): raise InputError(f'split={a.split!r} is not known: {did_you_mean(a.split, store.splits)} Say which with --split, such as --split {list(store.splits)[-1]}.')
     search = Search.from_run(a.run, store, a.split, a.index, extractor_of(store, a.weights) if a.weights else None)

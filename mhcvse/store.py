@@ -7,11 +7,11 @@ __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'MARK', 'ROWS', 'EXTRAS', 'ch
            'check_links', 'check_unique', 'check_each_split', 'check_boxes', 'extra_shapes', 'check_extras', 'blocks',
            'as_tensor', 'as_array', 'check_finite', 'make_features', 'write_features', 'text_list', 'store_items',
            'store_hash', 'Partial', 'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean',
-           'room', 'reserve', 'new_file', 'write_file', 'write_resumable', 'store_attrs', 'check_names', 'write_store',
-           'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
-           'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent',
-           'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
-           'photo_number', 'shared_images']
+           'room', 'reserve', 'new_file', 'write_file', 'file_marks', 'write_resumable', 'store_attrs', 'check_names',
+           'write_store', 'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split',
+           'activations', 'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra',
+           'split_extent', 'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store',
+           'same_words', 'photo_number', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #74a979d8
 import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shutil, zlib
@@ -424,6 +424,13 @@ def write_file(
         f.attrs.update(format=FORMAT, version=VERSION, **about, seal=content_hash(about))
         d.attrs['scale'] = attrs['scale']
 
+# %% ../nbs/12_store.ipynb #4a8683cc
+def file_marks(
+    paths, # of files; None is left out
+):
+    "[(name, size, time of the last change)]: names a source to `resume` without reading it."
+    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in map(Path, filter(None, paths))]
+
 # %% ../nbs/12_store.ipynb #83e19229
 def write_resumable(
     path,     # the .h5 file to write
@@ -463,10 +470,10 @@ def check_names(
     given,  # names of the further arguments that a function was called with
     known,  # a function with named arguments
 ):
-    "Raise `InputError` for a name that is nearly that of an argument: misspelt, it would be kept as provenance and have no effect."
+    "Raise `InputError` for a name that is nearly that of an optional argument: misspelt, it would be kept as provenance and have no effect."
+    optional = [n for n, p in inspect.signature(known).parameters.items() if p.default is not p.empty]
     for k in given:
-        near = difflib.get_close_matches(k, [n for n in inspect.signature(known).parameters], 1, cutoff=.8)
-        if near: raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs a name that is less like it.")
+        if near := difflib.get_close_matches(k, optional, 1, cutoff=.8): raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs a name that is less like it.")
 
 # %% ../nbs/12_store.ipynb #7a24ce0b
 def write_store(
@@ -545,6 +552,7 @@ def open_h5(
     path, # the .h5 file
 ):
     "The file opened for reading, without a lock; `InputError` when it is missing, damaged or something else."
+    if Path(path).is_dir(): raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare precomp {path} NAME.h5`.')
     if not Path(path).is_file(): raise InputError(f'{path} does not exist: write the store first, or correct the path.')
     try: f = h5py.File(path, 'r', locking=False)
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}). It may be cut off: write it again.') from None
