@@ -290,7 +290,8 @@ def claims(
         rows[part] = {'added to CVSE': one(up).mean, 'within MH-CVSE': one(down).mean, 'mean of both': both.mean, '95 % low': both.low, '95 % high': both.high, 'seeds': both.seeds, 'p': both.p}
     t = pd.DataFrame.from_dict(rows, orient='index')
     t['p, Holm'] = holm(t.p)
-    t['the claim'] = ['not distinguishable' if p >= .05 else 'held' if m > 0 else 'did not hold' for p, m in zip(t['p, Holm'], t['mean of both'])]
+    t['the claim'] = ['identical' if lo == hi == 0 else 'one seed decides nothing' if n < 2 else 'not distinguishable' if p >= .05 else 'held' if m > 0 else 'did not hold'
+                      for p, m, lo, hi, n in zip(t['p, Holm'], t['mean of both'], t['95 % low'], t['95 % high'], t['seeds'])]
     return t
 
 # %% ../nbs/51_ablation.ipynb #298e8ca7
@@ -310,6 +311,6 @@ def draw_effects(
                 ticks.append((y, name)); y -= 1
             y -= .7
         ax.axvline(0, color='k', lw=.8); ax.set_yticks(*zip(*ticks), fontsize=8); ax.set_ylim(y + .5, .8); ax.grid(axis='y', visible=False)
-        ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over images and {t.seeds.iloc[0]} seeds', fontsize=8)
+        ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over images{f" and {t.seeds.iloc[0]} seeds" if t.seeds.iloc[0] > 1 else ""}', fontsize=8)
         fig.tight_layout()
     return fig

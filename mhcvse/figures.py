@@ -91,7 +91,7 @@ def show_captions(
     queries,  # images, by their number in the split
     k=3,      # captions of each
 ):
-    "Images with their best captions, as the paper's Figure 3; several runs side by side."
+    "Images with their best captions, of which the paper's Figure 4 shows one; several runs side by side."
     named = as_named(rankings)
     width, picture_size = COLUMN if len(named) == 1 else PAGE, .8
     h, w = max(10 + 19*k, 58)/72 + .12, (width - picture_size - .2)/len(named)
@@ -109,7 +109,7 @@ def show_images(
     queries,  # captions, by their number in the split
     k=5,      # images of each
 ):
-    "Captions with their best images, as the paper's Figure 4; several runs one below the other."
+    "Captions with their best images; several runs one below the other."
     named = as_named(rankings)
     left, split = 0 if len(named) == 1 else .55, next(iter(named.values())).ts.split
     size = (COLUMN - left - .06)/k

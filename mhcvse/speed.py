@@ -111,7 +111,7 @@ def floor_seconds(
     train=True, # with the gradients
     size=4,     # bytes of a number
 ):
-    "Seconds below which no program can make these products on this machine."
+    "Seconds that these products would take at the rates of a machine, and nothing else."
     return sum(max(p.flops(train)/rates['flops'], p.bytes(train, size)/rates['bytes']) for p in products)
 
 # %% ../nbs/70_speed.ipynb #17b7b4f6
