@@ -298,6 +298,7 @@ def claims(
 def draw_effects(
     table, # from `effects`
     metric='mR', # whose differences they are
+    limit=8.,    # differences beyond it are written at the edge, so that the others can be told apart
 ):
     "The differences of all arms from the reference with their intervals, by group."
     t = table.dropna(subset=['difference'])
@@ -307,9 +308,11 @@ def draw_effects(
         for group in t.group.unique():
             for name, r in t[t.group == group].iterrows():
                 color = COLORS['plain'] if r['95 % low'] <= 0 <= r['95 % high'] else COLORS['right' if r.difference > 0 else 'wrong']
-                ax.plot([r['95 % low'], r['95 % high']], [y, y], color=color, lw=1.6); ax.plot(r.difference, y, 'o', color=color, ms=4)
+                if abs(r.difference) > limit: ax.text(limit*np.sign(r.difference), y, f"{r.difference:+.1f} [{r['95 % low']:+.1f}, {r['95 % high']:+.1f}]", color=color, fontsize=8, va='center', ha='left' if r.difference < 0 else 'right')
+                else: ax.plot([r['95 % low'], r['95 % high']], [y, y], color=color, lw=1.6); ax.plot(r.difference, y, 'o', color=color, ms=4)
                 ticks.append((y, name)); y -= 1
             y -= .7
+        if (t.difference.abs() > limit).any(): ax.set_xlim(*(sign*limit*1.02 if (sign*t.difference > limit).any() else end for sign, end in zip((-1, 1), ax.get_xlim())))
         ax.axvline(0, color='k', lw=.8); ax.set_yticks(*zip(*ticks), fontsize=8); ax.set_ylim(y + .5, .8); ax.grid(axis='y', visible=False)
         ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over images{f" and {t.seeds.iloc[0]} seeds" if t.seeds.iloc[0] > 1 else ""}', fontsize=8)
         fig.tight_layout()
