@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'random_states', 'set_random_states', 'checkpoint_files', 'checkpoint_name',
-           'save_checkpoint', 'latest_checkpoint', 'clear_leftovers', 'clear_checkpoints', 'Held', 'hold_folder',
-           'is_held', 'Stopped', 'Stop', 'AnyNumber', 'outlive_parent', 'stop_signals']
+           'save_checkpoint', 'latest_checkpoint', 'is_leftover', 'clear_leftovers', 'clear_checkpoints', 'Held',
+           'hold_folder', 'is_held', 'Stopped', 'Stop', 'AnyNumber', 'outlive_parent', 'stop_signals']
 
 # %% ../nbs/34_checkpoint.ipynb #7b06a8a9
-import contextlib, json, os, random, signal, sys, threading, time
+import contextlib, json, os, random, re, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
 import torch
@@ -110,13 +110,20 @@ def latest_checkpoint(
         return found
     if said: raise InputError(' '.join(said) + f" No other is left: delete {short_path(folder)} and start again from the beginning.")
 
+# %% ../nbs/34_checkpoint.ipynb #d3b5f0a7
+def is_leftover(
+    path, # of a file
+):
+    "Whether it has a name that only `atomic_path` (`.NAME.PROCESS.tmp`) or safetensors (`.tmp` and six letters) gives to what is half written."
+    return bool(re.fullmatch(r'\..+\.\d+\.tmp|\.tmp\w{6}', path.name)) and path.is_file()
+
 # %% ../nbs/34_checkpoint.ipynb #d873f445
 def clear_leftovers(
     folder, # a run's folder
 ):
     "Remove files that a killed process left half written."
     for d in (Path(folder), Path(folder)/'checkpoints'):
-        for f in [*d.glob('.*.tmp'), *d.glob('.tmp*')]: f.unlink(missing_ok=True)   # of `atomic_path`, and of safetensors
+        for f in filter(is_leftover, d.glob('.*')): f.unlink(missing_ok=True)
 
 # %% ../nbs/34_checkpoint.ipynb #07030a8f
 def clear_checkpoints(

@@ -6,7 +6,7 @@
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'find_device', 'ahead', 'unit_rows', 'hold_zeros', 'unit', 'length_mask',
            'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError', 'writing', 'check_target',
            'check_replaced', 'atomic_path', 'write_json', 'once', 'check_regular', 'read_json', 'is_root',
-           'project_root', 'short_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
+           'project_root', 'in_project', 'short_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -178,6 +178,7 @@ def check_target(
 ):
     "Raise `InputError` when there can be no such file: the path is a folder, or leads through a file."
     path = Path(path)
+    if path.parts[:1] and path.parts[0].startswith('~'): raise InputError(f'{path} begins with ~, which a shell replaces only where a word begins: write the folder in full.')
     if path.is_dir(): raise InputError(f'{path} is a folder: give the name of a file.')
     through = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
     if through: raise InputError(f'{path} cannot be written, since {through.name} is a file and no folder: give another place.')
@@ -272,6 +273,13 @@ def project_root(
     package = [Path(spec.origin).resolve().parents[1]] if spec and spec.origin else []
     return next((p for p in (start, *start.parents, *package) if is_root(p)), start)
 
+# %% ../nbs/00_core.ipynb #34338a87
+def in_project(
+    path, # as a user gives it
+):
+    "The path, relative to the project's root where it is relative, and with `~` as the home folder."
+    return project_root()/Path(path).expanduser()
+
 # %% ../nbs/00_core.ipynb #298aeb19
 def short_path(
     path, # any path
@@ -327,6 +335,8 @@ def run_command(
     kept='', # what an interruption leaves
 ):
     "The exit status: that of `f`, 2 after bad input or trouble with a file, 130 when interrupted, 141 when whoever read the output went away."
+    for s in (sys.stdout, sys.stderr):   # a terminal that cannot show a letter gets its number
+        with contextlib.suppress(AttributeError, ValueError): s.reconfigure(errors='backslashreplace')
     try: status = f() or 0; sys.stdout.flush(); return status
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return 141   # as a shell counts it
     except InputError as e: said, status = str(e), 2

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-from .core import InputError, find_device, project_root, run_command, short_path
+from .core import InputError, find_device, in_project, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .runs import used_folder
 from .checkpoint import Stopped, stop_signals
@@ -359,7 +359,7 @@ def train_command(
     cfg = Config.preset(a.preset, size).override(a.overrides)
     name, info = label_run(store, a.preset, size, cfg.train.seed)
     check_shared(cfg, a.processes)
-    path, origin = open_run(root/a.out, name, cfg, store, a.fork) if accelerator.is_main_process else (None, None)
+    path, origin = open_run(in_project(a.out), name, cfg, store, a.fork) if accelerator.is_main_process else (None, None)
     with used_folder(path): run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **info)
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()

@@ -20,7 +20,7 @@ import ipywidgets as W
 import nbformat
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, length_mask, project_root
+from .core import InputError, atomic_path, check_target, length_mask, project_root
 from .store import Store
 from .batches import norm_features
 from .attention import head_maps
@@ -652,6 +652,7 @@ def write_page(
 ):
     "Write a notebook of one cell that shows the explorer of these runs, for voila or JupyterLab."
     if not 1 <= len(runs) <= 2: raise InputError(f'write_page: {len(runs)} runs were given: give one, or two to compare.')
+    check_target(path)
     if Path(path).exists() and not only_page(path): raise InputError(f'{path} exists and is not a page of the explorer alone: remove it, or give another name.')
     if store is not None: options['store'] = str(Store((Path(store) if Path(store).exists() else project_root()/store).resolve()).path)
     words = [repr(str(find_folder(r).resolve())) for r in runs] + [f'{k}={v!r}' for k, v in options.items()]

@@ -375,7 +375,7 @@ def import_precomp(
     name='',       # what the data set is called; '': what `about.json` says, or the folder's name
     half=False,    # store float16, and note in the provenance what that changes
     karpathy=None, # dataset_*.json that names the images (and splits those of an all_ims.npy)
-    keep=False,    # leave a finished store of the same files as it is, and refuse to replace another
+    keep=True,     # leave a finished store of the same files as it is, and refuse to replace another; False: replace it
 ):
     "A store from the published layout, streamed: features keep their type, repeated images are stored once, an interrupted import goes on."
     folder = Path(folder)

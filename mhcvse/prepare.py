@@ -180,7 +180,7 @@ def run_precomp(
     a, # the parsed arguments
 ):
     "Import a folder in the published layout (SCAN's f30k_precomp, coco_precomp). What was interrupted goes on when the same command is given again."
-    store = import_precomp(a.src, a.dst, a.scale, a.per_image, a.name, a.float16, a.karpathy, keep=True)
+    store = import_precomp(a.src, a.dst, a.scale, a.per_image, a.name, a.float16, a.karpathy)
     half = store.provenance.get('float16')
     print(describe(store, 0))
     if half: print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in the mean, over {half['cosines']:,} pairs")
@@ -278,7 +278,7 @@ def run_embeddings(
 ):
     "Make a store of features that something else computed."
     from mhcvse.regions import import_embeddings
-    store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'}, keep=True)
+    store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
     print(describe(store, 0), use_of(store), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d

@@ -9,12 +9,12 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
            'GridFeatures', 'last_map', 'file_sha', 'read_state', 'fetch_weights', 'find_weights', 'settle',
            'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey', 'row_sum',
            'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
-           'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'all_inputs', 'extract_paths',
-           'extract_together', 'run_settings', 'extract_folder', 'extraction_of', 'kept_weights', 'extractor_of',
-           'open_embeddings', 'PickedRows', 'match_rows', 'import_embeddings']
+           'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'file_sum', 'all_inputs', 'extract_paths',
+           'extract_together', 'run_settings', 'extract_folder', 'kept_weights', 'extractor_of', 'open_embeddings',
+           'PickedRows', 'match_rows', 'import_embeddings']
 
 # %% ../nbs/13_regions.ipynb #907193c7
-import csv, hashlib, http.client, inspect, io, itertools, json, math, os, re, shutil, unicodedata, zlib
+import csv, functools, hashlib, http.client, inspect, io, itertools, json, math, os, re, shutil, unicodedata, zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,7 +33,7 @@ from tqdm import tqdm
 from .core import InputError, ahead, bar_file, check_regular, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
 from .store import SPLITS, Store, check_features, check_texts, file_marks, reading, reserve, write_store
-from .merge import merge_stores
+from .merge import extraction_of, merge_stores
 from .precomp import KARPATHY_SPLITS, json_list, open_npy, read_lines
 
 # %% ../nbs/13_regions.ipynb #2fe0c34f
@@ -61,7 +61,7 @@ def csv_rows(
     "(where, image, caption, split) of each row."
     text = read_utf8(path)
     comma = max(',;\t', key=text.partition('\n')[0].count)
-    rows = csv.reader(io.StringIO(text, newline=''), delimiter=comma, strict=True)
+    rows = csv.reader(io.StringIO(text, newline=''), delimiter=comma, strict=True, skipinitialspace=True)
     try:
         header = [h.strip().lower() for h in next(rows, [])]
         for column in 'image', 'caption':
@@ -109,6 +109,7 @@ def clean_split(
     where, # file and line, for the message
 ):
     "The split by our name; '' for none."
+    if not isinstance(split, (str, type(None))): raise InputError(f'{where}: split={split!r:.60} is no text: write "train", "dev" or "test".')
     word = (split or '').strip().lower()
     return word and one_of(SPLIT_WORDS.get(word, word), SPLITS, f'{where}: split')
 
@@ -169,6 +170,7 @@ def to_rgb(
     "The picture in RGB as a person would see it."
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F': raise ValueError('its numbers are floating-point, without a scale')
+    if image.mode == 'I' and np.asarray(image).max() < 256: raise ValueError('its numbers have 32 bits and are all below 256, so their scale is not known')
     if image.mode[0] == 'I': image = Image.fromarray((np.asarray(image).astype('f4')/257).round().clip(0, 255).astype('u1')) # 16 bits to 8
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -629,14 +631,14 @@ def settings_differences(
 def open_partial(
     path, # that `begin_partial` made
     how,  # the settings
-    files,# [[name, bytes], …] of the pictures
+    files,# [[name, bytes, checksum], …] of the pictures
 ):
     "The open file; `InputError` when it is in use or damaged, or was made with other settings or of other pictures."
     try: f = h5py.File(path, 'r+')
     except BlockingIOError: raise InputError(f'{path} is in use by another process: wait for it, or name another target.') from None
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}): remove it to begin anew.') from None
     with reading(path): about = json.loads(f['about'].asstr()[()]) if 'about' in f else {}
-    was, now = dict(map(tuple, about.get('files', []))), dict(map(tuple, files))
+    was, now = ({n: rest for n, *rest in known} for known in (about.get('files', []), files))
     if about.get('how') == how and about['files'] == files: return f
     f.close()
     other = [n for n in {**was, **now} if was.get(n) != now.get(n)]
@@ -732,6 +734,21 @@ def finished(
     what = settings_differences(store.provenance.get('extraction', {}), how) if store.provenance.get('extraction') else 'it was made in another way'
     raise InputError(f'{out} exists ({what or "of other pictures or captions"}): give another name, or remove it.')
 
+# %% ../nbs/13_regions.ipynb #3dc4c65b
+@functools.lru_cache(None)
+def file_sum(
+    path, # of a file
+    size, # its bytes
+    time, # of its last change
+):
+    "A checksum of what is in a file, read once as long as size and time stay; None when it cannot be read."
+    crc = 0
+    try:
+        with open(path, 'rb') as f:
+            while block := f.read(2**20): crc = zlib.crc32(block, crc)
+    except OSError: return None
+    return crc
+
 # %% ../nbs/13_regions.ipynb #b263a4f8
 def all_inputs(
     paths, # image name -> path
@@ -739,8 +756,10 @@ def all_inputs(
     name,  # what the data set is called
     how,   # all settings
 ):
-    "([[name, bytes], …] of the pictures, a hash of everything that a store of them depends on)."
-    files = [[n, p.stat().st_size] for n, p in paths.items()]
+    "([[name, bytes, checksum], …] of the pictures, a hash of everything that a store of them depends on)."
+    def look(p): s = p.stat(); return s.st_size, file_sum(p, s.st_size, s.st_mtime_ns)
+    bar = tqdm(ahead(look, paths.values(), 4), 'reading pictures', len(paths), delay=5, mininterval=.5, file=bar_file(), ncols=100)
+    files = [[n, *seen] for n, seen in zip(paths, bar)]
     return files, content_hash(how, files, name, {n: [table[n].captions, table[n].split] for n in paths})
 
 # %% ../nbs/13_regions.ipynb #d6557382
@@ -787,7 +806,9 @@ def extract_together(
         state.wait_for_everyone()
         if state.is_main_process: merge_stores([p for p, _ in parts], out, name=Store(part).name, layout='pictures', extraction=how, inputs=inputs, **provenance)
     state.wait_for_everyone()
-    if state.is_main_process: [p.unlink(missing_ok=True) for p, _ in parts]
+    if state.is_main_process:
+        for p, mine in parts:   # what has such a name and was not made here stays
+            if p.exists() and Store(p).provenance.get('inputs') == all_inputs(mine, table, name, how)[1]: p.unlink()
     return Store(out)
 
 # %% ../nbs/13_regions.ipynb #2519fc44
@@ -842,16 +863,6 @@ def extract_folder(
     if part: print(f'{out.name}: {len(paths):,} of them')
     args = paths, source.to(device), table, out, name or provenance['folder'], how, device, workers
     return extract_together(state, *args, **provenance) if state and state.num_processes > 1 else extract_paths(*args, **provenance)
-
-# %% ../nbs/13_regions.ipynb #65a2f477
-def extraction_of(
-    provenance, # of a store
-):
-    "How its features were extracted, also when it was merged or came back from an export; None when it does not say, or says several things."
-    if 'extraction' in provenance: return provenance['extraction']
-    older = provenance.get('merged') or [provenance[k] for k in ('exported',) if k in provenance]
-    found = [extraction_of(m['provenance']) for m in older]
-    return found[0] if found and all(f == found[0] for f in found) else None
 
 # %% ../nbs/13_regions.ipynb #a4dbc3ad
 def kept_weights(
@@ -942,7 +953,7 @@ def import_embeddings(
     scale=1.,   # activation = number in the array * scale
     source='',  # what made them, for the store's provenance
     name='',    # what the data set is called; '': the array's name
-    keep=False, # leave a finished store of the same files as it is, and refuse to replace another
+    keep=True,  # leave a finished store of the same files as it is, and refuse to replace another; False: replace it
 ):
     "A store from embeddings that something else computed; an interrupted import goes on."
     table = read_captions(captions)

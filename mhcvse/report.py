@@ -298,6 +298,7 @@ def save_figure(
     formats=('png', 'svg'), # png, svg, pdf
 ):
     "Save a figure as a picture and as a drawing that can be enlarged, and return it."
+    if Path(name).name != name: raise InputError(f"save_figure: name={name!r} should be a file's name without a folder.")
     folder = run.path and run.path/'figures' if isinstance(run, Run) else Path(run)
     for f in formats if folder else ():
         with styled(), atomic_path(folder/f'{name}.{f}') as tmp: fig.savefig(tmp, format=f, bbox_inches='tight', dpi=200, metadata={'svg': {'Date': None}, 'pdf': {'CreationDate': None}}.get(f))

@@ -9,7 +9,7 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'make_conf
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
 from dataclasses import dataclass, fields
-from .core import InputError, did_you_mean, find_device, project_root, write_json, short_path
+from .core import InputError, did_you_mean, find_device, in_project, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import check_json, run_folders, used_folder
 from .task import Task, choose_size, label_run
@@ -130,7 +130,7 @@ def find_run(
     out_dir='outputs', # where runs are, relative to the project's root
 ):
     "The folder of a finished run with this config on this data, or None."
-    for f in sorted((project_root()/out_dir).glob('*/metrics.json')):
+    for f in sorted(in_project(out_dir).glob('*/metrics.json')):
         m = check_json(f.parent/'manifest.json', {'config': str, 'hashes.data': str})
         if m['config'] == cfg.hash and m['hashes']['data'] == store.hash: return f.parent
 
@@ -179,7 +179,7 @@ def run_seeds(
     store, # `Store`
 ):
     "One run per seed, each in a folder of its own; what was left unfinished goes on. A list of (`Run`, protocol -> `Result`)."
-    root, seeds, info = project_root()/p.out_dir, range(p.seed, p.seed + p.seeds), label_run(store, p.preset, size, p.seed)[1]
+    root, seeds, info = in_project(p.out_dir), range(p.seed, p.seed + p.seeds), label_run(store, p.preset, size, p.seed)[1]
     jobs = [(root, label_run(store, p.preset, size, s)[0], cfg.override({'train.seed': s}), store) for s in seeds]
     left = [find_unfinished(*job, p.fork) for job in jobs]   # whatever is refused is refused before hours have gone by
     group = dict(seeds=[p.seed, p.seeds]) if p.seeds > 1 else {}

@@ -8,14 +8,14 @@ __all__ = ['folder_name', 'new_run', 'used_folder', 'run_folders', 'named_hash',
            'hardware', 'determinism', 'manifest', 'list_runs']
 
 # %% ../nbs/02_runs.ipynb #de67107d
-import contextlib, json, os, platform, re, subprocess, datetime, zipfile
+import contextlib, importlib.util, json, os, platform, re, subprocess, datetime, zipfile
 from importlib import metadata
 from pathlib import Path
 from pickletools import genops, markobject
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .core import InputError, atomic_path, check_regular, content_hash, read_json, project_root
+from .core import InputError, atomic_path, check_regular, content_hash, in_project, read_json
 
 # %% ../nbs/02_runs.ipynb #7c2dfe34
 def folder_name(
@@ -30,7 +30,7 @@ def new_run(
     name,    # what the run is called
 ):
     "Make and return the run's folder, `out_dir/name` with the name made fit for one, or `name-2`, `name-3`, … when that is taken."
-    out_dir, n, name = Path(out_dir), 1, folder_name(name)
+    out_dir, n, name = Path(out_dir).expanduser(), 1, folder_name(name)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         while True:
@@ -57,7 +57,7 @@ def run_folders(
 ):
     "The folders that `new_run` made of this name, oldest first."
     name = folder_name(name)
-    found = {f: re.fullmatch(re.escape(name) + r'(?:-(\d+))?', f.name) for f in Path(out_dir).glob(f'{name}*') if f.is_dir()}
+    found = {f: re.fullmatch(re.escape(name) + r'(?:-(\d+))?', f.name) for f in Path(out_dir).expanduser().glob(f'{name}*') if f.is_dir()}
     return sorted((f for f, m in found.items() if m), key=lambda f: int(found[f][1] or 1))
 
 # %% ../nbs/02_runs.ipynb #276599aa
@@ -191,9 +191,12 @@ def versions():
 
 # %% ../nbs/02_runs.ipynb #8dab087b
 def git_commit():
-    "The project's commit, with '+changes' when files differ from it; 'unknown' outside a checkout."
-    git = lambda *a: subprocess.run(['git', '-C', project_root(), *a], capture_output=True, text=True, timeout=10)
-    try: head, status = git('rev-parse', '--short=12', 'HEAD'), git('status', '--porcelain', '-uno')
+    "The commit of the package that is imported, with '+changes' when files differ from it; 'unknown' when that lies in no checkout of its own."
+    package = Path(importlib.util.find_spec('mhcvse').origin)
+    git = lambda *a: subprocess.run(['git', '-C', package.parent, *a], capture_output=True, text=True, timeout=10)
+    try:
+        if git('ls-files', '--error-unmatch', package.name).returncode: return 'unknown'   # of another project, in which it is installed
+        head, status = git('rev-parse', '--short=12', 'HEAD'), git('status', '--porcelain', '-uno')
     except (OSError, subprocess.TimeoutExpired): return 'unknown'
     return 'unknown' if head.returncode else head.stdout.strip() + ('+changes' if status.stdout.strip() else '')
 
@@ -235,7 +238,7 @@ def list_runs(
     "The finished runs in a folder, as a table, newest last."
     import pandas as pd
     rows = []
-    for f in sorted(project_root().joinpath(out_dir).glob('*/metrics.json'), key=lambda f: f.stat().st_mtime):
+    for f in sorted(in_project(out_dir).glob('*/metrics.json'), key=lambda f: f.stat().st_mtime):
         m = check_json(f, {})
         rows.append({'run': f.parent.name, **{k: m.get(k) for k in ('data', 'preset', 'size', 'seed', 'protocol', 'epoch', 'rSum', 'mR')}})
     return pd.DataFrame(rows)

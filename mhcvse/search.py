@@ -23,7 +23,8 @@ from .core import InputError, atomic_path, check_replaced, content_hash, did_you
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
-from .regions import extract_pictures, extraction_of, extractor_of, load_picture, to_rgb
+from .merge import extraction_of
+from .regions import extract_pictures, extractor_of, load_picture, to_rgb
 from .batches import norm_features
 from .task import Task, read_split
 from .metrics import BLOCK, joint_embedding
@@ -73,7 +74,7 @@ def read_index(
 ):
     "name -> tensor; `InputError` when the index is damaged or of something else."
     about, numbers = index_files(path)
-    cure = f'Delete {about.name} and {numbers.name}, and they are made again; or give another name with index=…'
+    cure = f'Give another name with index=…; or, if they are an index, delete {about.name} and {numbers.name}, and they are made again'
     try: got, parts = read_json(about), load_weights(numbers)
     except (InputError, OSError) as e: raise InputError(f"{short_path(about.parent/numbers.stem)}: the index cannot be read: {str(e).split(' (')[0].split(': ')[0]}. {cure}") from None
     for k, v in key.items():
@@ -126,7 +127,9 @@ def open_parts(
     "`embed_parts`, from an index where it is there; made and written where it is not."
     if path is None: return embed_parts(run, ts)
     key = index_key(run, ts.split.name)
-    if any(f.exists() for f in index_files(path)): return read_index(path, key)
+    there = [f for f in index_files(path) if f.exists()]
+    if len(there) == 1 and run.path and Path(path).parent == run.path/'search': print(f'{short_path(there[0])}: a search was ended while it wrote its index; it is made again.')
+    elif there: return read_index(path, key)
     parts = embed_parts(run, ts)
     try: write_index(path, key, parts)
     except OSError as e: print(f'the index is not kept: {e} Or index=PATH puts it elsewhere.')

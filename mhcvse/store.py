@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import torch
 from tqdm import tqdm
-from .core import InputError, one_of, content_hash, atomic_path, check_target, length_mask, bar_file, writing
+from .core import InputError, one_of, content_hash, atomic_path, check_replaced, length_mask, bar_file, writing
 
 # %% ../nbs/12_store.ipynb #36e86d02
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -501,7 +501,7 @@ def write_store(
     features, extras = as_array(features), dict(n_regions=n_regions, boxes=boxes, scores=scores, sizes=sizes, pixels=pixels, ids=ids)
     items = store_items(features, captions, caption_image, split, names, extras)
     attrs = store_attrs(scale, name or Path(path).stem, kind, provenance)
-    check_target(path)
+    check_replaced(path, b'\x89hdf', 'store')
     with writing(path):
         if resume is not None: write_resumable(path, features, items, attrs, resume, keep)
         else:
@@ -552,6 +552,7 @@ def open_h5(
     path, # the .h5 file
 ):
     "The file opened for reading, without a lock; `InputError` when it is missing, damaged or something else."
+    if (Path(path)/'config.json').exists(): raise InputError(f"{path} is a run's folder, and a store is a .h5 file: are the two arguments exchanged?")
     if Path(path).is_dir(): raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare precomp {path} NAME.h5`.')
     if not Path(path).is_file(): raise InputError(f'{path} does not exist: write the store first, or correct the path.')
     try: f = h5py.File(path, 'r', locking=False)

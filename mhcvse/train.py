@@ -10,9 +10,9 @@ __all__ = ['WORKSPACE', 'same_bits', 'build_model', 'build_optimizer', 'compile_
            'own_copy', 'state_of', 'check_moments', 'restore', 'differences', 'where', 'is_finished', 'moved',
            'state_faults', 'check_state', 'read_start', 'find_state', 'check_goes_on', 'note', 'write_result',
            'write_state', 'Keeper', 'keep_step', 'keep_validation', 'keep_epoch', 'keep_result', 'check_sizes',
-           'fork_state', 'share', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences',
-           'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run', 'peak_memory',
-           'step_seconds', 'estimate']
+           'fork_state', 'share', 'check_free', 'begin', 'train_epochs', 'fit', 'is_unfinished', 'is_blank',
+           'run_differences', 'find_unfinished', 'open_run', 'find_folder', 'load_model', 'find_store', 'load_run',
+           'peak_memory', 'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #5cd2f631
 import contextlib, datetime, gc, math, os, sys, time, weakref
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .core import InputError, seeded, generator, find_device, write_json, project_root, short_path, bar_file, writing
 from .config import Config
 from .runs import check_json, check_rows, check_values, hardware, load_weights, manifest, new_run, read_history, run_folders, save_weights
-from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, hold_folder, is_held, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
+from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, hold_folder, is_held, is_leftover, latest_checkpoint, random_states, save_checkpoint, set_random_states, stop_signals
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
@@ -795,6 +795,17 @@ def share(
     return value
 Trainer.share = share
 
+# %% ../nbs/34_train.ipynb #029f68b3
+def check_free(
+    path, # a folder without a state that a training could go on from
+):
+    "Raise `InputError` when a new run would replace files in it that are not those of a run that was just begun."
+    there = [f for f in ('model.safetensors', 'metrics.json', 'manifest.json', 'config.json', 'vocab.json', 'concepts.safetensors') if (path/f).exists()]
+    if not there: return
+    if there[0] not in ('model.safetensors', 'metrics.json'):
+        with contextlib.suppress(InputError): return read_start(path) if 'manifest.json' in there else Config.load(path/'config.json')
+    raise InputError(f"{short_path(path)} holds {there[0]}, which a run would replace, and is no run that can go on: choose another folder (`open_run` makes one), or delete this one.")
+
 # %% ../nbs/34_train.ipynb #02e1d2dc
 def begin(
     run,       # `Run`
@@ -805,7 +816,6 @@ def begin(
     "Write what a new run's folder holds, or find where an unfinished one goes on; (weights of the best epoch, `Position`)."
     found = resumed = None
     if run.path:
-        clear_leftovers(run.path)
         if found := find_state(run.path):
             check_goes_on(run.path, found[1], run.cfg, run.task.hashes())
             finished = is_finished(found[1]['history'], run.cfg.train)
@@ -813,8 +823,10 @@ def begin(
             write_words(run, again=not finished)
             resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device))
         else:
+            check_free(run.path)
             found = fork_state(fork, run) if fork else None
             write_start(run, trainer.device, **info, **(dict(forked=found[2]) if found else {}))
+    if run.path: clear_leftovers(run.path)
     found = trainer.share(found and found[:2])
     back = restore(trainer, run, *found) if found else ({}, Position())
     if resumed: note(run.path, 'resumed', resumed)
@@ -880,8 +892,11 @@ def is_unfinished(
 def is_blank(
     path, # a folder
 ):
-    "Whether a process had it and ended before the manifest was there, by which runs are told apart."
-    return any(path.iterdir()) and not any((path/f).exists() for f in ('manifest.json', 'metrics.json', 'history.json', 'model.safetensors', 'checkpoints'))
+    "Whether a process had it and ended before the manifest was there, by which runs are told apart; nothing else is in it."
+    there = {f.name for f in path.iterdir() if not is_leftover(f)} - {'.lock'}
+    if not there: return any(path.iterdir())
+    try: return there <= {'config.json', 'vocab.json', 'concepts.safetensors'} and bool(Config.load(path/'config.json'))
+    except InputError: return False
 
 # %% ../nbs/34_train.ipynb #ed265690
 def run_differences(
