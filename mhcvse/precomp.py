@@ -466,7 +466,7 @@ def import_once(
 ):
     "The store of a folder: the one that was made before from the same files, or a new one."
     folder = Path(folder).resolve()
-    stats = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for s in (*SPLITS, ABOUT) for p in folder.glob(s if s == ABOUT else f'{s}_*') if p.suffix in ('.npy', '.txt', '.json'))
+    stats = sorted(file_marks(p for s in (*SPLITS, ABOUT) for p in folder.glob(s if s == ABOUT else f'{s}_*') if p.suffix in ('.npy', '.txt', '.json')))
     dst = Path(root)/'data'/f'{folder.name}-{content_hash(stats, float(1. if scale is None else scale))[:8]}.h5'
     if dst.exists(): print(f'data: {short_path(dst)}, imported before from {folder.name}')
     else:
