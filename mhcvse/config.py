@@ -10,7 +10,7 @@ __all__ = ['GROUPS', 'PRESETS', 'SIZES', 'STRICT', 'opt', 'check_value', 'Group'
 # %% ../nbs/01_config.ipynb #493f8710
 from dataclasses import dataclass, field, fields, replace, asdict
 from .core import InputError, did_you_mean, content_hash, read_json, write_json
-import math
+import math, shlex
 
 # %% ../nbs/01_config.ipynb #a42a7455
 def opt(
@@ -208,12 +208,14 @@ class Config:
 
 # %% ../nbs/01_config.ipynb #a20eda07
 def parse_overrides(
-    text, # 'group.key=value group.key=value', or a dict of the same
+    text, # 'group.key=value group.key="a value with spaces"', or a dict of the same
 ):
     "Overrides as a dict of dotted names."
     if isinstance(text, dict): return text
     if not isinstance(text, str): raise InputError(f"overrides={text!r} should be a string such as 'model.heads=4 loss.margin=0.1'.")
-    pairs = [p.partition('=') for p in text.replace(',', ' ').replace(';', ' ').split()]
+    words = shlex.shlex(text, posix=True); words.whitespace += ',;'; words.whitespace_split, words.commenters, words.escape = True, '', ''
+    try: pairs = [p.partition('=') for p in words]
+    except ValueError: raise InputError(f"overrides={text!r}: a quotation mark is not closed; a value that holds spaces, commas or quotation marks is written in the other quotation marks, as data.word_vectors=\"my vectors.txt\".") from None
     for i, (k, eq, _) in enumerate(pairs):
         if k in [p[0] for p in pairs[:i]]: raise InputError(f"overrides: '{k}' is given twice; keep one of them.")
         if not eq: raise InputError(f"overrides: '{k}' has no value; write it as '{k}=VALUE', without spaces around the '='.")

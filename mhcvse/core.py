@@ -6,7 +6,7 @@
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'find_device', 'ahead', 'unit_rows', 'hold_zeros', 'unit', 'length_mask',
            'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError', 'writing', 'check_target',
            'check_replaced', 'atomic_path', 'write_json', 'once', 'check_regular', 'read_json', 'is_root',
-           'project_root', 'in_project', 'short_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
+           'project_root', 'in_project', 'short_path', 'typed_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -287,6 +287,14 @@ def short_path(
     "`path` as it reads from the project's root: what reports print, so that no output names a machine."
     path, root = Path(path).resolve(), project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+# %% ../nbs/00_core.ipynb #410a6e13
+def typed_path(
+    path, # any path
+):
+    "`path` as one gives it to a command: from the project's root, or whole when it lies elsewhere."
+    path = Path(path).resolve()
+    return short_path(path) if path.is_relative_to(project_root()) else str(path)
 
 # %% ../nbs/00_core.ipynb #c5d5f548
 class CellFile:

@@ -10,7 +10,7 @@ __all__ = ['SCAN', 'KNOWN', 'PICTURE_OPTIONS', 'COMMANDS', 'spread', 'describe',
            'make_parser', 'main']
 
 # %% ../nbs/62_prepare.ipynb #dd8e546f
-import argparse, contextlib, json, os, re, sys
+import argparse, contextlib, json, os, re, shlex, sys
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -107,8 +107,8 @@ def look_at_folder(
         try: out.append(Finding('ok', 'all', f'{len(open_npy(folder/"all_ims.npy")):,} images; captions, names and splits come from --karpathy dataset_NAME.json'))
         except (InputError, FileNotFoundError) as e: out.append(Finding('wrong', 'all', str(e)))
     json_ = next(iter(sorted([*folder.glob('dataset_*.json'), *folder.parent.glob(f"dataset_{known.title.lower() if known else folder.name}*.json")])), None)
-    command = f"mhcvse-prepare precomp {folder} data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5" + (f' --karpathy {json_}' if json_ else '')
-    return out + ([] if {'wrong', 'missing'} & {f.state for f in out} else [Finding('then', '', command)])
+    words = ['mhcvse-prepare', 'precomp', folder, f"data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5", *(['--karpathy', json_] if json_ else [])]
+    return out + ([] if {'wrong', 'missing'} & {f.state for f in out} else [Finding('then', '', shlex.join(map(str, words)))])
 
 # %% ../nbs/62_prepare.ipynb #e5a8d617
 def look_at_files(
@@ -173,7 +173,7 @@ def use_of(
     if part: return '\nIt is one of several parts: mhcvse-prepare merge joins them.'
     if none := [s for s in ('train', 'dev', 'test') if s not in store.splits]:
         return f"\nIt cannot be trained on yet: a run needs train, dev and test, and there is no image in {' and none in '.join(none)}. Give more images, or say in a column split of the captions file which is where."
-    return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {store.path}'
+    return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {shlex.quote(str(store.path))}'
 
 # %% ../nbs/62_prepare.ipynb #fbf193bc
 def run_precomp(
@@ -358,7 +358,7 @@ def run_export(
     "Write a store in the published layout: features and captions bit for bit as they were imported, images in the order of their splits."
     store = Store(a.store)
     export_precomp(store, a.folder)
-    print(f"{a.folder}: {', '.join(store.splits)}. To bring it back: mhcvse-prepare precomp {a.folder} DST.h5")
+    print(f"{a.folder}: {', '.join(store.splits)}. To bring it back: mhcvse-prepare precomp {shlex.quote(str(a.folder))} DST.h5")
 
 # %% ../nbs/62_prepare.ipynb #7956830b
 COMMANDS = dict(check=(check_args, run_check), precomp=(precomp_args, run_precomp), images=(images_args, run_images),

@@ -23,7 +23,7 @@ from .core import InputError, atomic_path, check_replaced, content_hash, did_you
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
-from .merge import extraction_of
+from .merge import check_network, extraction_of
 from .regions import extract_pictures, extractor_of, load_picture, to_rgb
 from .batches import norm_features
 from .task import Task, read_split
@@ -100,6 +100,7 @@ def on_store(
     if not isinstance(run, Run): return load_run(run, store)
     if store is None or store.hash == run.task.store.hash: return run
     if store.shape[1] != run.task.store.shape[1]: raise InputError(f'{store.path.name} has features of size {store.shape[1]}, and the run was trained on {run.task.store.shape[1]}: give a store whose features come from the same extractor.')
+    check_network(store, extraction_of(run.task.store.provenance))
     return Run(run.cfg, Task(store, run.cfg, run.task.vocab, run.task.graph), run.model, run.history, run.path)
 
 # %% ../nbs/60_search.ipynb #45722950

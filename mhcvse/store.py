@@ -14,7 +14,7 @@ __all__ = ['FORMAT', 'VERSION', 'SPLITS', 'BLOCK', 'MARK', 'ROWS', 'EXTRAS', 'ch
            'same_words', 'photo_number', 'shared_images']
 
 # %% ../nbs/12_store.ipynb #74a979d8
-import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shutil, zlib
+import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shlex, shutil, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import h5py
@@ -553,7 +553,7 @@ def open_h5(
 ):
     "The file opened for reading, without a lock; `InputError` when it is missing, damaged or something else."
     if (Path(path)/'config.json').exists(): raise InputError(f"{path} is a run's folder, and a store is a .h5 file: are the two arguments exchanged?")
-    if Path(path).is_dir(): raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare precomp {path} NAME.h5`.')
+    if Path(path).is_dir(): raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare precomp {shlex.quote(str(path))} NAME.h5`.')
     if not Path(path).is_file(): raise InputError(f'{path} does not exist: write the store first, or correct the path.')
     try: f = h5py.File(path, 'r', locking=False)
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}). It may be cut off: write it again.') from None

@@ -29,6 +29,7 @@ from .checkpoint import Stop, Stopped, checkpoint_files, checkpoint_name, clear_
 from .text import Vocab, load_word_vectors, init_embedding, vector_coverage
 from .concepts import ConceptGraph
 from .store import Store
+from .merge import check_network, extraction_of
 from .batches import Batch, FeatureSource, TrainBatches
 from .task import Task
 from .model import MHCVSE
@@ -433,7 +434,7 @@ def write_start(
     "Write what a run's folder holds before training: config, manifest, vocabulary, concepts."
     run.cfg.save(run.path/'config.json')
     write_words(run)
-    store = dict(name=run.task.store.name, kind=run.task.store.kind, file=short_path(run.task.store.path))
+    store = dict(name=run.task.store.name, kind=run.task.store.kind, file=short_path(run.task.store.path), extraction=extraction_of(run.task.store.provenance))
     write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, hashes=run.task.hashes(), **info))
 
 # %% ../nbs/34_train.ipynb #46960f26
@@ -995,6 +996,7 @@ def load_run(
     vocab = Vocab.load(path/'vocab.json')
     for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
         if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    if store is not None: check_network(store, about['store'].get('extraction'))
     task = Task(store or find_store(path, about), cfg, vocab, graph)
     model = load_model(path, cfg, task)
     return Run(cfg, task, model.to(find_device(device)).eval(), read_history(path/'history.json'), path)
