@@ -62,9 +62,9 @@ def core_arms():
     every = tuple(PARTS)
     yield Arm('MH-CVSE', 'ends', {})
     yield Arm('CVSE + batch norm', 'ends', mix())
-    for p in every: yield Arm(f'CVSE + batch norm + {p}', 'up', mix(p))
-    for p in every: yield Arm(f'MH-CVSE − {p}', 'down', mix(*(q for q in every if q != p)))
-    yield Arm('CVSE + batch norm + attention + fusion', 'up', mix('attention', 'fusion'))
+    for p in every: yield Arm(f'CVSE + batch norm + {p}', 'one part more', mix(p))
+    for p in every: yield Arm(f'MH-CVSE − {p}', 'one part less', mix(*(q for q in every if q != p)))
+    yield Arm('CVSE + batch norm + attention + fusion', 'one part more', mix('attention', 'fusion'))
 
 # %% ../nbs/51_ablation.ipynb #d5f8fa3f
 def setting_arms():
@@ -273,7 +273,8 @@ def effects(
         same = a.name == reference
         rows.append({'arm': a.name, 'group': a.group, 'seeds': level.seeds, metric: level.mean, 'sd': level.sd, **({} if same else {
             'difference': d.mean, '95 % low': d.low, '95 % high': d.high, 'p': d.p, f'against {reference}': d.verdict})})
-    return pd.DataFrame(rows).set_index('arm')
+    t = pd.DataFrame(rows).set_index('arm')
+    return t.sort_values('group', key=lambda g: g.map(list(g.unique()).index), kind='stable')
 
 # %% ../nbs/51_ablation.ipynb #79c1ea83
 def claims(
@@ -304,14 +305,15 @@ def draw_effects(
     t = table.dropna(subset=['difference'])
     y, ticks = 0, []
     with styled():
-        fig, ax = plt.subplots(figsize=(7.2, .21*len(t) + .16*t.group.nunique() + 1))
+        fig, ax = plt.subplots(figsize=(7.2, .21*(len(t) + t.group.nunique()) + 1))
         for group in t.group.unique():
+            ax.text(-.02, y, group, transform=ax.get_yaxis_transform(), fontsize=8, weight='bold', ha='right', va='center'); y -= 1
             for name, r in t[t.group == group].iterrows():
                 color = COLORS['plain'] if r['95 % low'] <= 0 <= r['95 % high'] else COLORS['right' if r.difference > 0 else 'wrong']
                 if abs(r.difference) > limit: ax.text(limit*np.sign(r.difference), y, f"{r.difference:+.1f} [{r['95 % low']:+.1f}, {r['95 % high']:+.1f}]", color=color, fontsize=8, va='center', ha='left' if r.difference < 0 else 'right')
                 else: ax.plot([r['95 % low'], r['95 % high']], [y, y], color=color, lw=1.6); ax.plot(r.difference, y, 'o', color=color, ms=4)
                 ticks.append((y, name)); y -= 1
-            y -= .7
+            y -= .2
         if (t.difference.abs() > limit).any(): ax.set_xlim(*(sign*limit*1.02 if (sign*t.difference > limit).any() else end for sign, end in zip((-1, 1), ax.get_xlim())))
         ax.axvline(0, color='k', lw=.8); ax.set_yticks(*zip(*ticks), fontsize=8); ax.set_ylim(y + .5, .8); ax.grid(axis='y', visible=False)
         ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over images{f" and {t.seeds.iloc[0]} seeds" if t.seeds.iloc[0] > 1 else ""}', fontsize=8)

@@ -40,8 +40,8 @@ class Difference(NamedTuple):
     seeds: int  # 1: the interval is over images alone
     @property
     def verdict(self):
-        "'better', 'worse' or 'not distinguishable', by the interval."
-        return 'better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable'
+        "'identical' when nothing differs, else 'better', 'worse' or 'not distinguishable', by the interval."
+        return 'identical' if self.low == self.high == 0 else 'better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable'
 
 # %% ../nbs/38_comparison.ipynb #a8aebdef
 def p_text(

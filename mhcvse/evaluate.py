@@ -160,7 +160,7 @@ def score_pairs(
 ):
     "(N,) scores of single pairs, entries of `similarity`."
     (a, w), (b, _), device = scored(img, c), scored(txt, c), img.fused.device
-    return pair_scores(a, b, image.to(device), caption.to(device), w)
+    return pair_scores(a, b, image.to(device), caption.to(device), w).float()
 
 # %% ../nbs/33_evaluate.ipynb #aa8f6415
 def rank_embeddings(

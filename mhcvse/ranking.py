@@ -11,7 +11,7 @@ import functools
 from typing import NamedTuple
 import torch
 from .core import InputError, one_of
-from .metrics import BLOCK, joint_embedding, similarity_ranks
+from .metrics import BLOCK, TIE, joint_embedding, similarity_ranks
 from .evaluate import embed_split, scored
 
 # %% ../nbs/40_ranking.ipynb #b7c42f3c
@@ -44,15 +44,15 @@ def scan(
     out, step = torch.empty(len(query), n), max(1, block//sum(gallery.widths))
     for i in range(0, n, step):
         s = slice(i, i + step)
-        out[:, s] = sum(w*(q @ p[s].float().T) for w, q, p in zip(gallery.weights, parts, gallery.parts))
+        with torch.autocast(query.device.type, enabled=False): out[:, s] = sum(w*(q @ p[s].float().T) for w, q, p in zip(gallery.weights, parts, gallery.parts))
     return out
 
 # %% ../nbs/40_ranking.ipynb #7d06bf2b
 class Found(NamedTuple):
     "The best rows for one query."
     scores: torch.Tensor # (k,) float32, best first
-    rows: torch.Tensor   # (k,) rows of the gallery; of equal scores those of `last` come last, else in the order of rows
-    ranks: torch.Tensor  # (k,) how many rows score at least as high: what the metrics count
+    rows: torch.Tensor   # (k,) rows of the gallery; what float64 cannot tell apart in the order of rows, and those of `last` after all that count against them
+    ranks: torch.Tensor  # (k,) how many rows score at least as high, less what is a tie: what the metrics count
 
 # %% ../nbs/40_ranking.ipynb #cbf6345b
 def rescore(
@@ -60,15 +60,19 @@ def rescore(
     query,   # (1, K D) float64
     rows,    # (n,) candidates, in ascending order
     k,       # how many are wanted
-    last=None, # (N,) True: comes last among equals
+    last=None, # (N,) True: comes after all that count against it
     block=BLOCK, # numbers of the gallery in memory at once
 ):
-    "`Found` among the candidates: scores by float64 arithmetic, rounded to float32."
-    s = torch.cat([(query @ gallery.rows(r).T).float()[0] for r in rows.split(max(1, block//sum(gallery.widths)))])
-    order = torch.arange(len(s)) if last is None else last[rows].int().argsort(stable=True)
-    order = order[s[order].argsort(descending=True, stable=True)][:k]
-    at_least = len(s) - torch.searchsorted(s.sort().values, s[order])
-    return Found(s[order], rows[order], at_least)
+    "`Found` among the candidates, by float64 arithmetic."
+    parts, width = (gallery.rows(r) for r in rows.split(max(1, block//sum(gallery.widths)))), sum(gallery.widths)
+    s, size = map(torch.cat, zip(*(((query @ p.T)[0], query.norm()*p.norm(dim=1)) for p in parts)))
+    least = s - TIE*size
+    key = s if last is None else torch.where(last[rows], least, s)
+    order = key.argsort(descending=True, stable=True)
+    apart = key[order].diff() < -(width + 16)*2**-52*size.max()   # more than float64 arithmetic is off by
+    place = torch.cat([torch.zeros(1, dtype=torch.long), apart.cumsum(0)])*2 + (0 if last is None else last[rows][order])
+    order = order[(place*len(s) + order).argsort()][:k]
+    return Found(s[order].float(), rows[order], len(s) - torch.searchsorted(s.sort().values, least[order]))
 
 # %% ../nbs/40_ranking.ipynb #d84eddf6
 def exact_search(
@@ -76,14 +80,14 @@ def exact_search(
     queries,     # (Q, K D) float64
     k,           # results of each, or None: all N
     block=BLOCK, # numbers in memory at once, of the gallery and of the scores
-    last=None,   # (N,) True: comes last among equals, for every query
+    last=None,   # (N,) True: comes after all that count against it, for every query
 ):
     "`Found` of each query, as float64 arithmetic over the whole gallery would give it."
     n, out = len(gallery), []
     k = n if k is None else min(k, n)
     for q in queries.split(max(1, block//n)):
         scores = scan(gallery, q, block)
-        slack = 2*(sum(gallery.widths) + 16)*2**-24*q.norm(dim=1)*gallery.longest
+        slack = 2*((sum(gallery.widths) + 16)*2**-24 + TIE)*q.norm(dim=1)*gallery.longest
         least = scores.topk(k).values[:, -1] - slack
         out += [rescore(gallery, q[i:i + 1], (s >= least[i]).nonzero()[:, 0], k, last, block) for i, s in enumerate(scores)]
     return out
