@@ -93,7 +93,8 @@ def unit(
 ):
     "`x` scaled to unit length along `dim`; zero vectors stay zero, and get no gradient (on a GPU: see `unit_rows`)."
     if x.is_cuda and dim in (-1, x.ndim - 1): return unit_rows(x)
-    return x/F.threshold(torch.linalg.vector_norm(x, dim=dim, keepdim=True), max(1e-12, torch.finfo(x.dtype).tiny), torch.inf)
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))   # float16 holds no length over 65,504
+    return (x/F.threshold(length, 1e-12, torch.inf)).to(x.dtype)
 
 # %% ../nbs/00_core.ipynb #a31945ab
 def length_mask(

@@ -70,8 +70,8 @@ def complete_labels(
     img,      # `Embedding` of I images
     txt,      # `Embedding` of M captions, made with their own labels
     labels,   # (M,C) these labels
+    take,     # how many of the nearest captions, and of those beside it in the ranking, are used where they differ
     near=10,  # nearest captions considered
-    take=(3, 4), # how many of these, and of those beside it in the ranking, are used where they differ; CVSE's (2, 1) for COCO
     block=1024, # captions at once
 ):
     "(M,C) labels completed from other captions of the same set (CVSE's transductive step)."
@@ -102,7 +102,7 @@ def embed_under(
     read = lambda labels: embed_captions(model, ts.captions, labels, cfg.eval.batch_size)
     txt = read(ts.image_labels if protocol == 'oracle' else ts.labels)
     if protocol != 'transductive' or ts.labels is None: return txt
-    return read(complete_labels(img, txt, ts.labels.to(txt.fused.device)))
+    return read(complete_labels(img, txt, ts.labels.to(txt.fused.device), tuple(map(int, cfg.eval.completion))))
 
 # %% ../nbs/33_evaluate.ipynb #8d68cc4f
 def embed_split(

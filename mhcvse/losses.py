@@ -100,7 +100,7 @@ def constants(
     device,  # where it should live
 ):
     "A tensor of numbers that never change, made once: a step on a GPU copies nothing from the host."
-    return torch.tensor(numbers, dtype=dtype, device=device)
+    with torch.inference_mode(False): return torch.tensor(numbers, dtype=dtype, device=device)
 
 # %% ../nbs/30_losses.ipynb #7a2548f7
 def total_loss(

@@ -204,12 +204,16 @@ def load_word_vectors(
     "(words, dim) vectors, zero where the file lacks the word, and the (words,) mask of those it has; the first of equals counts."
     wanted, out, found = {w.encode('utf-8', 'surrogatepass'): i for i, w in enumerate(words)}, torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
     if not Path(path).is_file(): raise InputError(f"word vectors: {path} is not a file; give the path of an unpacked GloVe or fastText text file.")
+    counted, seen = 0, 0
     with open(path, 'rb') as f:
         for n, line in enumerate(f, 1):
-            if not line.strip() or n == 1 and len(line.split()) == 2 and dim > 1: continue
+            if not line.strip(): continue
+            if n == 1 and dim > 1 and len(line.split()) == 2 and line.split()[0].isdigit(): counted = int(line.split()[0]); continue
+            seen += 1
             word, numbers = line_vector(line, dim, where := f'{path}, line {n}')
             i = wanted.get(word)
             if i is not None and not found[i]: out[i], found[i] = parse_vector(numbers, where), True
+    if seen < counted: raise InputError(f"{path}: its first line counts {counted:,} vectors and {seen:,} are there. It was cut off: fetch it again, or, if it was shortened on purpose, correct the first line.")
     if len(words) and not found.any(): raise InputError(f"{path} holds none of the {len(words)} words wanted: is it in the language of the captions?")
     return out, found
 
