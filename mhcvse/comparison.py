@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['combined_interval', 'Difference', 'p_text', 'check_pairs', 'estimate', 'contrast', 'difference', 'holm',
-           'systems_table', 'Comparison', 'query_changes', 'compare']
+           'pairs_table', 'systems_table', 'Comparison', 'query_changes', 'compare']
 
 # %% ../nbs/38_comparison.ipynb #751fc959
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
@@ -115,18 +116,28 @@ def holm(
     return out.tolist()
 
 # %% ../nbs/38_comparison.ipynb #4f361eaa
+def pairs_table(
+    systems,       # name -> list of (i2t, t2i) ranks, one per seed; the same seeds for each
+    caption_image, # (M,) the image of each caption
+    metric='mR',   # which
+):
+    "A row per pair (b, a): b minus a with its interval and p, and the p corrected together with those of all pairs (Holm)."
+    t = pd.DataFrame({(b, a): difference(systems[a], systems[b], caption_image)[metric]._asdict() for a, b in combinations(systems, 2)}).T
+    t = t[['mean', 'low', 'high', 'p', 'seeds']].astype({'seeds': int})
+    return t.assign(**{'p, Holm': holm(t.p)})
+
+# %% ../nbs/38_comparison.ipynb #08a16ae8
 def systems_table(
     systems,       # name -> list of (i2t, t2i) ranks, one per seed; the same seeds for each
     caption_image, # (M,) the image of each caption
     metric='mR',   # which
-    n=1000,        # resamples of the images
 ):
-    "A row per system: seeds, mean, sd over seeds, interval over images and seeds, and the systems it is distinguishably ahead of."
-    rows = {}
-    for name, runs in systems.items():
-        e = contrast(systems, {name: 1}, caption_image, n)[metric]
-        ahead = [o for o, other in systems.items() if o != name and difference(other, runs, caption_image, n)[metric].verdict == 'better']
-        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': e.low, '95 % high': e.high, 'ahead of': ', '.join(ahead)}
+    "A row per system: seeds, mean, sd over seeds, interval over images and seeds, and the systems it is ahead of by the corrected p."
+    pairs, rows = pairs_table(systems, caption_image, metric), {}
+    ahead = [(b, a) if m > 0 else (a, b) for (b, a), m in pairs['mean'][pairs['p, Holm'] < .05].items()]
+    for name in systems:
+        e = contrast(systems, {name: 1}, caption_image)[metric]
+        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': e.low, '95 % high': e.high, 'ahead of': ', '.join(y for x, y in ahead if x == name)}
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/38_comparison.ipynb #523d27a6

@@ -6,7 +6,8 @@
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'find_device', 'ahead', 'unit_rows', 'hold_zeros', 'unit', 'length_mask',
            'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError', 'writing', 'check_target',
            'check_replaced', 'atomic_path', 'write_json', 'once', 'check_regular', 'read_json', 'is_root',
-           'project_root', 'in_project', 'short_path', 'typed_path', 'CellFile', 'bar_file', 'best_time', 'run_command']
+           'project_root', 'in_project', 'short_path', 'typed_path', 'real_data', 'CellFile', 'bar_file', 'best_time',
+           'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -296,6 +297,14 @@ def typed_path(
     "`path` as one gives it to a command: from the project's root, or whole when it lies elsewhere."
     path = Path(path).resolve()
     return short_path(path) if path.is_relative_to(project_root()) else str(path)
+
+# %% ../nbs/00_core.ipynb #12c9f22d
+def real_data(
+    name, # 'flickr8k' or 'flickr30k_captions', or a path inside
+):
+    "Where cells flagged `realdata` look for a data set: under `data/`, else under `shared/data/` beside the project."
+    places = project_root()/'data'/name, project_root().parent/'shared'/'data'/name
+    return next((p for p in places if p.exists()), places[0])
 
 # %% ../nbs/00_core.ipynb #c5d5f548
 class CellFile:

@@ -291,7 +291,7 @@ def fit_part(
     "What one of several processes does for `fit`; the `Run`, the same in all of them."
     from accelerate.utils import gather_object
     check_same(gather_object([dict(config=cfg.hash, **task.hashes())]))
-    trainer, main = SharedTrainer(cfg, task, accelerator), accelerator.is_main_process
+    trainer, main = SharedTrainer(cfg, task, accelerator) if accelerator.num_processes > 1 else None, accelerator.is_main_process   # one process alone is an ordinary training
     with stop_signals() as stop:   # the main process has its own inside: it saves and leaves, and the others, who wait for it, leave too
         try: run = fit(cfg, task, path if main else None, False, trainer, processes=accelerator.num_processes, **info)
         except RuntimeError as e:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SIDES', 'MOST_LETTERS', 'CSS', 'PAGE', 'Look', 'top_concepts', 'look', 'sentence_concepts', 'esc', 'picture_uri',
            'box_svg', 'place_labels', 'attention_svg', 'bars', 'draw_head', 'Source', 'open_source', 'check_sources',
-           'filters', 'State', 'uri', 'kept', 'go_to', 'ask', 'neighbours', 'answers', 'row', 'button', 'mark',
-           'query_bar', 'step_bar', 'panel', 'hit_text', 'show_results', 'show_head', 'show_captions', 'show_details',
-           'show_place', 'about_text', 'Explorer', 'say', 'message', 'answering', 'connect', 'refresh', 'step',
-           'search_for', 'choose', 'restrict', 'explore', 'only_page', 'write_page']
+           'filters', 'State', 'uri', 'kept', 'go_to', 'ask', 'answers', 'row', 'button', 'mark', 'query_bar',
+           'step_bar', 'panel', 'hit_text', 'show_results', 'show_head', 'show_captions', 'show_details', 'show_place',
+           'about_text', 'Explorer', 'say', 'message', 'answering', 'connect', 'refresh', 'step', 'search_for',
+           'choose', 'restrict', 'explore', 'only_page', 'write_page']
 
 # %% ../nbs/61_explore.ipynb #19181f7f
 import contextlib, html, io, time
@@ -268,15 +268,6 @@ def ask(
     state.text, state.image, state.query = text, None, None
 State.ask = ask
 
-# %% ../nbs/61_explore.ipynb #cd25e3b2
-def neighbours(
-    search, # `Search`
-    image,  # an image of its split
-    k,      # how many
-):
-    "`Hits`: the images most similar to an image, which is not itself counted in their ranks."
-    return Hits([h._replace(rank=h.rank - 1) for h in search.similar(image, k)])
-
 # %% ../nbs/61_explore.ipynb #bdc9974d
 MOST_LETTERS = 5000
 def answers(
@@ -285,7 +276,7 @@ def answers(
 ):
     "Hits of one run for the sentence or the chosen image: the first k, and the right image where it comes later."
     if len(state.text) > MOST_LETTERS: raise InputError(f'The sentence has {len(state.text):,} letters, give at most {MOST_LETTERS:,}.')
-    if not state.text: return neighbours(source.search, state.image, state.k) if state.image is not None else Hits()
+    if not state.text: return source.search.similar(state.image, state.k) if state.image is not None else Hits()
     c = state.query if state.side == 'captions' and state.query is not None else source.search.known.get(state.text)
     rank = 0 if c is None else int(source.ranks('captions')[c])
     hits = source.search.images(state.text if c is None else c, max(state.k, rank))

@@ -28,7 +28,7 @@ from .store import Store
 from .metrics import flat
 from .evaluate import Result
 from .train import find_folder, find_store, load_run
-from .comparison import difference
+from .comparison import difference, p_text
 from .ranking import rank_split
 from .report import COLUMNS, data_uri, measured_row, styled
 from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
@@ -279,7 +279,7 @@ def difference_section(
     owner, (first, a), out = groups[0][1][0].run.task.split('test').caption_image, next(iter(ranks.items())), []
     for n, b in list(ranks.items())[1:]:
         d = difference(a, b, owner)
-        out.append(table(('', 'difference', '95 % low', '95 % high', 'p', ''), [[k, v.mean, v.low, v.high, '< 0.001' if v.p < .001 else f'{v.p:.3f}', v.verdict] for k, v in d.items()], f'{n} minus {first}'))
+        out.append(table(('', 'difference', '95 % low', '95 % high', 'p', ''), [[k, v.mean, v.low, v.high, p_text(v.p), v.verdict] for k, v in d.items()], f'{n} minus {first}'))
         out.insert(len(out) - 1, node('h3', f'{n} minus {first}, in points'))
     return out + [node('p', 'Over test images' + (' and seeds.' if len(a) > 1 else ' alone: with one seed each, another training might differ more.'))]
 

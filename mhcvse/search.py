@@ -32,7 +32,7 @@ from .model import evaluating
 from .evaluate import scored
 from .train import Run, load_run
 from .ranking import Ranking, embed_parts, exact_search, rescore
-from .report import COLORS, caption_line, data_uri, embed_texts, picture, styled
+from .report import COLORS, caption_line, data_uri, embed_texts, literal, picture, styled
 
 # %% ../nbs/60_search.ipynb #2e247461
 FORMAT = 'mhcvse-search'
@@ -212,7 +212,7 @@ def hits_of(
     asked='',   # what was asked, as text
     unknown=(), # words of it that the run does not know
     right=None, # the image that is right
-    leave=None, # an index to leave out: the query itself
+    leave=None, # an index to leave out, also of the ranks: the query itself
 ):
     "`Hits` of a query among the images or the captions."
     check_k(k)
@@ -222,7 +222,7 @@ def hits_of(
     found = approximate_search(search.approximate[0], query, k_found, *search.approximate[1:], last) if kind == 'image' and k and search.approximate else None
     if found is None or len(found.rows) < min(k_found or 0, len(gallery)): found = exact_search(gallery, query, k_found, last=last)[0]
     owner = (lambda i: i) if kind == 'image' else split.caption_image.tolist().__getitem__
-    rows = [(s, i, r) for s, i, r in zip(*(x.tolist() for x in found)) if i != leave][:k]
+    rows = [(s, i, r - (leave is not None)) for s, i, r in zip(*(x.tolist() for x in found)) if i != leave][:k]
     return Hits([Hit(s, i, split.names[owner(i)], r, owner(i), None if kind == 'image' else split.captions[i]) for s, i, r in rows], asked, unknown, right)
 
 # %% ../nbs/60_search.ipynb #c588d1dd
@@ -373,7 +373,7 @@ def draw_captions(
         y = 1 - (j + .5)/len(hits)
         if hits.right is not None: caption_line(ax, y, h.caption, h.image == hits.right, h.score); continue
         ax.text(.02, y, f'{h.score:.2f}', color=COLORS['plain'], fontsize=9, va='center', transform=ax.transAxes)
-        ax.text(.14, y, textwrap.shorten(h.caption, 90, placeholder=' …'), fontsize=8.5, va='center', transform=ax.transAxes)
+        ax.text(.14, y, literal(h.caption, 90, 1), fontsize=8.5, va='center', transform=ax.transAxes)
 
 # %% ../nbs/60_search.ipynb #928228a1
 def show_hits(
@@ -394,7 +394,7 @@ def show_hits(
             fig, axes = plt.subplots(rows, columns, figsize=(1.5*columns, 1.8*rows + .4), squeeze=False)
             for ax in axes.flat: ax.axis('off')
             for ax, h in zip(axes.flat, hits): ax.axis('on'); picture(ax, search.split, h.index, None if hits.right is None else h.image == hits.right); ax.set_title(f'{h.score:.2f}', fontsize=8, pad=3)
-        fig.suptitle(textwrap.fill(hits.query, 90), fontsize=9)
+        fig.suptitle(literal(hits.query, 90), fontsize=9)
         fig.tight_layout(pad=.5)
     return fig
 

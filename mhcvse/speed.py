@@ -120,7 +120,7 @@ def product_calls(
     device='cpu', # where to make them
     dtype=torch.float32, # in which
 ):
-    "A function that makes all these products and their gradients in memory that is there."
+    "A function that makes all these products and their gradients in preallocated memory."
     todo = []
     for p in products:
         a, b, y = (torch.rand(p.count, *s, device=device).to(dtype) for s in ((p.m, p.k), (p.k, p.p), (p.m, p.p)))

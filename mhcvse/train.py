@@ -975,11 +975,10 @@ def find_store(
     name = about['store']['file']
     if PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or '..' in PureWindowsPath(name).parts:
         raise InputError(f"{path/'manifest.json'} names the store {name!r}, which leads out of the project: give the store, load_run(path, store=Store(…)).")
-    for root in (project_root(), project_root(path)):
-        f = root/name
-        if not f.is_file(): continue
-        store = Store(f)
-        if store.hash == about['hashes']['data']: return store
+    there = [f for root in dict.fromkeys((project_root(path), project_root())) if (f := root/name).is_file()]
+    for f in there:
+        if (store := Store(f)).hash == about['hashes']['data']: return store
+    if there:
         raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
     raise InputError(f"{path} was trained on {about['store']['file']}, which is not there: give the store, load_run(path, store=Store(…)).")
 
@@ -1037,6 +1036,7 @@ def estimate(
     "Expected seconds and memory of `fit`, from a few steps and one validation of an untrained model."
     with same_bits(cfg.train, find_device(cfg.train.device, 'train.device')):
         trainer = Trainer(cfg, task)
+        if trainer.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(trainer.device)   # not what ran before in this process
         while True:
             try: step = step_seconds(trainer, steps); break
             except RuntimeError as e:   # as in `run_epoch`
