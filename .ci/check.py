@@ -99,11 +99,11 @@ def code_problems(name, c):
     if wants and not outputs: yield 'it was saved without being run: its output is missing'
     elif wants == 'picture' and not pictures: yield 'its figure is missing'
 
-def import_problems(name, c, number):
-    "An exported or test import from a notebook with a higher number."
-    own = name[:2]
+
+def import_problems(name, c, notebook):
+    "An exported or test import from a notebook that comes later."
     for mod in re.findall(r'^\s*(?:from|import) mhcvse\.(\w+)', text(c['source']), re.M):
-        if own.isdigit() and number.get(mod, '00') > own: yield f'imports mhcvse.{mod}, which comes later ({number[mod]})'
+        if name[:2].isdigit() and notebook.get(mod, '') > name: yield f'imports mhcvse.{mod}, which comes later ({notebook[mod]})'
 
 def style_problems(c):
     "Exported definitions and methods without a docstring, or over 40 lines."
@@ -128,13 +128,13 @@ def twice(cells):
 def notebooks():
     "Every saved notebook is what a clean run leaves."
     import nbformat
-    problems, flagged, exported, number = [], 0, {}, {}
+    problems, flagged, exported = [], 0, {}
     for path in NOTEBOOKS:
         for c in load(path)['cells']:
             found = re.search(r'^#\|\s*default_exp\s+(\S+)', text(c['source']), re.M) if c['cell_type'] == 'code' else None
             if found:
                 if found[1] in exported: problems.append(f'{path.name}: {found[1]} is already the module of {exported[found[1]]}')
-                exported[found[1]], number[found[1]] = path.name, path.name[:2]
+                exported[found[1]] = path.name
     for path in NOTEBOOKS:
         nb = load(path)
         say = lambda i, c, ps: problems.extend(f"{path.name}, cell {i} ({text(c['source']).strip().splitlines()[0][:60] if text(c['source']).strip() else 'empty'}): {p}" for p in ps)
@@ -151,7 +151,7 @@ def notebooks():
         for i, c in enumerate(nb['cells']):
             if re.search(r'^(<{7}|>{7}|={7})( |$)', text(c['source']), re.M): say(i, c, ['a merge conflict'])
             if c['cell_type'] != 'code': continue
-            say(i, c, [*code_problems(path.name, c), *import_problems(path.name, c, number), *style_problems(c)])
+            say(i, c, [*code_problems(path.name, c), *import_problems(path.name, c, exported), *style_problems(c)])
             flagged += any(w in FLAGS for _, w, _ in directives(text(c['source']))) and not c.get('outputs')
         tags = [c for c in nb['cells'] if 'parameters' in c['metadata'].get('tags', [])]
         if path.stem in BY_PAPERMILL and len(tags) != 1: problems.append(f'{path.name}: {len(tags)} cells are tagged `parameters`, not 1: papermill would run the defaults')

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from .core import InputError, atomic_path, bar_file, content_hash, find_device
+from .core import InputError, atomic_path, bar_file, content_hash, find_device, writing
 from .config import Config, PRESETS
 from .runs import git_commit, hardware
 from .metrics import flat
@@ -238,7 +238,7 @@ def run_grid(
     have = lambda: {k: r for k, r in {**known, **load_records(out)}.items() if k in wanted}
     done = have()
     jobs = [(c, store.path, out/f'{k}.npz', out/'runs'/k if a.name in keep else None) for k, (a, c) in wanted.items() if k not in done]
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out): out.mkdir(parents=True, exist_ok=True)
     gpu = find_device(recipe.get('train.device', 'auto'), 'train.device').type == 'cuda'
     run_jobs(jobs, workers if workers >= 0 else 1 if gpu else os.cpu_count())
     return have()

@@ -287,16 +287,16 @@ def short_path(
     path, # any path
 ):
     "`path` as it reads from the project's root: what reports print, so that no output names a machine."
-    path, root = Path(path).resolve(), project_root()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    places, root = (Path(os.path.abspath(path)), Path(path).resolve()), project_root()   # a link inside the project is named by its place, not by where it leads
+    return next((str(p.relative_to(root)) for p in places if p.is_relative_to(root)), places[0].name)
 
 # %% ../nbs/00_core.ipynb #410a6e13
 def typed_path(
     path, # any path
 ):
     "`path` as one gives it to a command: from the project's root, or whole when it lies elsewhere."
-    path = Path(path).resolve()
-    return short_path(path) if path.is_relative_to(project_root()) else str(path)
+    short = project_root()/short_path(path)
+    return short_path(path) if short.resolve() == Path(path).resolve() else os.path.abspath(path)
 
 # %% ../nbs/00_core.ipynb #12c9f22d
 def real_data(

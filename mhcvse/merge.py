@@ -9,7 +9,7 @@ __all__ = ['Joined', 'StoreRows', 'made_from', 'extraction_of', 'check_network',
 # %% ../nbs/13_merge.ipynb #29f6c2fb
 from pathlib import Path
 import numpy as np
-from .core import InputError
+from .core import InputError, one_of
 from .store import EXTRAS, Store, read_features, write_store
 
 # %% ../nbs/13_merge.ipynb #e92eb88d
@@ -116,11 +116,12 @@ def check_alike(
 def merged_names(
     stores, # what is to be merged
     prefix, # whether to put the store's name before each name
+    dst,    # where they go: if this is one of them, its images keep their names
 ):
     "The names of all images; `InputError` when two stores use the same."
     out, seen = [], {}
     for s in stores:
-        names = [f'{s.name}/{n}' if prefix else n for n in s.items['names']]
+        names = [f'{s.name}/{n}' if prefix and s.path.resolve() != dst.resolve() else n for n in s.items['names']]
         for n in names:
             if seen.get(n, s.path) == s.path: continue
             cure = f'both stores are called {s.name!r}: import one of them again under another --name' if prefix else '--prefix puts the name of its store before each name'
@@ -150,7 +151,7 @@ def merged_extras(
 
 # %% ../nbs/13_merge.ipynb #c9f369f4
 def merge_stores(
-    paths,        # the stores, in the order in which their images are to stand
+    paths,        # the stores or their paths, in the order in which their images are to stand
     dst,          # the .h5 file to write; may be one of them
     pad=False,    # fill up images with fewer regions
     prefix=False, # put the store's name before each image's name
@@ -159,7 +160,8 @@ def merge_stores(
     **provenance, # what else the store should say about itself
 ):
     "One store of all images and captions, streamed; an interrupted merge goes on."
-    stores, dst = [Store(p) for p in paths], Path(dst)
+    stores, dst = [p if isinstance(p, Store) else Store(p) for p in paths], Path(dst)
+    for k in drop: one_of(k, tuple(EXTRAS), 'drop')
     if not stores: raise InputError('merge: no store is given: name two or more.')
     if len({s.path.resolve() for s in stores}) < len(stores): raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
     check_alike(stores, pad); check_sources(stores)
@@ -167,6 +169,6 @@ def merge_stores(
     items = {k: [t for s in stores for t in s.items[k]] for k in ('captions', 'split')}
     links = np.concatenate([s.items['caption_image'] + k for s, k in zip(stores, at)])
     merged = [dict(name=s.name, hash=s.hash, images=s.n_images, provenance=s.provenance) for s in stores]
-    replaces = dst.resolve() in {s.path.resolve() for s in stores}
-    return write_store(dst, Joined([StoreRows(s, r) for s in stores]), **items, caption_image=links, names=merged_names(stores, prefix), **merged_extras(stores, r, drop),
-                       scale=stores[0].scale, kind=stores[0].kind, name=name or (stores[0].name if replaces else dst.stem), resume=[s.hash for s in stores], keep=not replaces, merged=merged, **provenance)
+    replaces = next((s.hash for s in stores if s.path.resolve() == dst.resolve()), None)
+    return write_store(dst, Joined([StoreRows(s, r) for s in stores]), **items, caption_image=links, names=merged_names(stores, prefix, dst), **merged_extras(stores, r, drop),
+                       scale=stores[0].scale, kind=stores[0].kind, name=name or (stores[0].name if replaces else dst.stem), resume=[s.hash for s in stores], keep=not replaces, replaces=replaces, merged=merged, **provenance)

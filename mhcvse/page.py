@@ -12,7 +12,7 @@ __all__ = ['MANIFEST', 'METRICS', 'LEAKS', 'CSS', 'node', 'table', 'figure', 'Fo
            'main']
 
 # %% ../nbs/63_page.ipynb #fce4db9d
-import argparse, io, json, shlex, sys
+import argparse, io, json, re, shlex, sys
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,11 +20,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError, atomic_path, check_replaced, run_command, short_path
+from .core import InputError, atomic_path, check_replaced, run_command, short_path, typed_path
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .runs import check_json, read_history
-from .store import Store
+from .store import FLICKR30K, Store
 from .metrics import flat
 from .evaluate import Result
 from .train import find_folder, find_store, load_run
@@ -239,7 +239,7 @@ def is_flickr30k(
 ):
     "Whether the paper's reported numbers belong beside this run's."
     s = folder.about['store']
-    return s['kind'] == 'data' and any(n in s['name'].lower() for n in ('f30k', 'flickr30k'))
+    return s['kind'] == 'data' and bool(re.search(FLICKR30K, s['name'], re.I))
 
 # %% ../nbs/63_page.ipynb #5abc032f
 def about_data(
@@ -551,7 +551,9 @@ def main(
         check_replaced(out, b'<!doctype html', 'HTML page')
         text = page(folders)
         with atomic_path(out) as tmp: tmp.write_bytes(text.encode('utf-8', 'replace'))
-        print(f'{short_path(out)}: {out.stat().st_size/1e6:.1f} MB')
+        print(f'{typed_path(out)}: {out.stat().st_size/1e6:.1f} MB')
+        for f in folders:
+            if not f.run: print(f'{f.name}: {f.gone} So the page lacks what it finds, its attention and the data card; mhcvse-report RUN --store FILE names the store.')
     return run_command('mhcvse-report', write, 'Give a place that can be written with --out FILE.', 'Nothing was written.')
 
 # %% ../nbs/63_page.ipynb #18858067

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import InputError, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
-from .store import EXTRAS, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, file_marks, read_rows, same_words, write_store
+from .store import EXTRAS, FLICKR30K, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, file_marks, read_rows, same_words, write_store
 from .merge import Joined
 
 # %% ../nbs/13_precomp.ipynb #c7c91f5a
@@ -479,12 +479,16 @@ def find_flickr30k(
     root, # the project's folder
 ):
     "Flickr30k in `root/data`: a folder in the published layout, else a store of that name, else None."
-    named = lambda s: re.search(r'f30k|flickr30k', s, re.I)
+    named = lambda s: re.search(FLICKR30K, s, re.I)
     for p in sorted(Path(root).glob('data/*')):
-        if p.is_dir() and named(p.name) and (p/'train_ims.npy').exists(): return p
+        if not p.is_dir() or not named(p.name): continue
+        if (p/'train_ims.npy').exists(): return p
+        if any(p.glob('*_ims.npy')): print(f'{short_path(p)} is not used: it has no train_ims.npy (mhcvse-prepare check says what is missing).')
     for p in sorted(Path(root).glob('data/*.h5')):
         try: store = Store(p)
-        except InputError: continue
+        except InputError as e:
+            if named(p.name): raise InputError(f'{e} (It is looked at because its name says Flickr30k; -p data scenes goes without it.)') from None
+            continue
         if named(store.name) and store.kind == 'data': return p
     return None
 
@@ -499,6 +503,7 @@ def open_data(
     if not str(data).strip(): raise InputError("data='' is empty: give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt.")
     path = find_flickr30k(root) if data == 'auto' else next((p for p in (Path(data).expanduser(), root/data, root/'data'/data) if p.exists()), Path(data))
     if path is None: return None
+    if data == 'scenes' and not path.exists(): raise InputError("data='scenes' is the built-in world, which mhcvse.open_scenes(root) makes.")
     if path.is_dir(): return import_once(path, root, scale)
     if path.exists(): return Store(path)
     near = [p.name for p in sorted(root.glob('data/*')) if p.suffix == '.h5' or p.is_dir()]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import InputError, project_root, run_command, short_path
-from .store import EXTRAS, SPLITS, Store, check_store, lengths
+from .store import EXTRAS, FLICKR30K, SPLITS, Store, check_store, lengths
 from .merge import merge_stores
 from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
 
@@ -59,7 +59,7 @@ class Known(NamedTuple):
 
 # %% ../nbs/62_prepare.ipynb #f227de65
 SCAN = "its features are published by the authors of SCAN (Lee et al., ECCV 2018), whose repository says under 'Download data' where"
-KNOWN = [Known('Flickr30k', r'f30k|flickr30k', 'f30k_precomp', dict(train=(29000,), dev=(1014,), test=(1000,)), SCAN),
+KNOWN = [Known('Flickr30k', FLICKR30K, 'f30k_precomp', dict(train=(29000,), dev=(1014,), test=(1000,)), SCAN),
          Known('COCO', r'coco', 'coco_precomp', dict(train=(113287,), dev=(5000, 1000), test=(1000, 5000), testall=(5000,)), SCAN),
          Known('Flickr8k', r'f8k|flickr8k', 'f8k_precomp', dict(train=(6000,), dev=(1000,), test=(1000,)), 'SCAN publishes no features of it: extract your own from its images')]
 
@@ -307,7 +307,7 @@ def merge_options(
 ):
     "Declare what `merge` and `add` share."
     p.add_argument('--pad', action='store_true', help='fill up images with fewer regions; n_regions says which are real')
-    p.add_argument('--prefix', action='store_true', help="put the store's name before each image's name, where names clash")
+    p.add_argument('--prefix', action='store_true', help="put the store's name before each image's name, where names clash (add: before those of the new images)")
     p.add_argument('--drop', nargs='+', default=[], choices=[k for k in EXTRAS if k != 'n_regions'], help='optional arrays to leave out')
 
 # %% ../nbs/62_prepare.ipynb #d716b5c7

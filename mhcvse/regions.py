@@ -7,8 +7,8 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
            'read_captions', 'hash_split', 'fill_splits', 'store_texts', 'to_rgb', 'load_picture', 'some',
            'find_pictures', 'choose_boxes', 'Regions', 'maps_of', 'Detector', 'state_sha', 'show_boxes', 'grid_boxes',
            'GridFeatures', 'last_map', 'file_sha', 'read_state', 'fetch_weights', 'find_weights', 'settle',
-           'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey', 'row_sum',
-           'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
+           'set_weights', 'check_whole', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey',
+           'row_sum', 'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
            'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'file_sum', 'all_inputs', 'extract_paths',
            'extract_together', 'run_settings', 'extract_folder', 'kept_weights', 'extractor_of', 'open_embeddings',
            'PickedRows', 'match_rows', 'import_embeddings']
@@ -17,7 +17,7 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
 import csv, functools, hashlib, http.client, inspect, io, itertools, json, math, os, re, shutil, unicodedata, zlib
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 import h5py
 import numpy as np
@@ -71,6 +71,9 @@ def csv_rows(
             if not ''.join(row).strip(): continue
             if len(row) != len(header): raise InputError(f'{where}: {len(row)} fields where line 1 has {len(header)}: put double quotes around a caption that holds {comma!r}.')
             row = dict(zip(header, row))
+            ending = PurePath(row['image'].strip()).suffix.lower()
+            if ending and any(PurePath(l.partition(comma)[0].strip(' "')).suffix.lower() == ending for l in row['caption'].splitlines()[1:]):
+                raise InputError(f"{where}: the caption holds other rows: a double quote before it is not closed. Close it, or inside quotes write it twice.")
             yield where, row['image'], row['caption'], row.get('split')
     except csv.Error as e: raise InputError(f'{path}, line {rows.line_num}: {e}: is a double quote missing or too many? Inside quotes, write it twice.') from None
 
@@ -170,7 +173,7 @@ def to_rgb(
     "The picture in RGB as a person would see it."
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F': raise ValueError('its numbers are floating-point, without a scale')
-    if image.mode == 'I' and np.asarray(image).max() < 256: raise ValueError('its numbers have 32 bits and are all below 256, so their scale is not known')
+    if image.mode[0] == 'I' and not (0 <= (x := np.asarray(image)).min() and 4096 <= x.max() < 65536): raise ValueError(f'its numbers go from {x.min()} to {x.max()} and should use 16 bits: their scale is not known')
     if image.mode[0] == 'I': image = Image.fromarray((np.asarray(image).astype('f4')/257).round().clip(0, 255).astype('u1')) # 16 bits to 8
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -466,6 +469,15 @@ def set_weights(
     network.load_state_dict({k: state[k] for k in want}, strict=False)
     return record
 
+# %% ../nbs/13_regions.ipynb #dd1a0920
+def check_whole(
+    least,    # the smallest that is allowed
+    **values, # name -> what was given
+):
+    "Raise `InputError` unless each is a whole number that is large enough."
+    for what, value in values.items():
+        if type(value) is not int or value < least: raise InputError(f'{what}={value!r} should be a whole number of at least {least}.')
+
 # %% ../nbs/13_regions.ipynb #a986b855
 def load_detector(
     source,         # a Faster R-CNN of torchvision by name
@@ -480,8 +492,11 @@ def load_detector(
     max_size=None,  # unless the longer one would exceed this; None: the model's own, 1333 for most
 ):
     "A `Detector`."
+    sizes = {k: v for k, v in dict(min_size=min_size, max_size=max_size).items() if v is not None}
+    check_whole(1, regions=regions, **sizes); check_whole(0, min_box=min_box)
+    for what, value in ('score', score), ('overlap', overlap):
+        if not 0 <= value <= 1: raise InputError(f'{what}={value!r} should be from 0 to 1.')
     state, record = find_weights(source, weights, random_weights, seed)
-    sizes = {k: v for k, v in dict(min_size=min_size, max_size=max_size).items() if v}
     classes = dict(num_classes=len(b)) if state and (b := state.get('roi_heads.box_predictor.cls_score.bias')) is not None else {}
     with seeded(seed): model = get_model(source, weights=None, weights_backbone=None, box_score_thresh=score, box_detections_per_img=max(100, 4*regions), **sizes, **classes)
     record = set_weights(model, state, record, model.backbone)
@@ -501,6 +516,7 @@ def load_grid(
 ):
     "`GridFeatures` of the classifier's last map, with the colours it was trained on."
     state, record = find_weights(source, weights, random_weights, seed)
+    check_whole(1, grid=grid, **({} if size is None else dict(size=size)))
     own = get_model_weights(source).DEFAULT.transforms()
     with seeded(seed): model = get_model(source, weights=None).eval()
     layer = last_map(model, own.crop_size[0])
@@ -817,8 +833,7 @@ def run_settings(
 ):
     "Everything that decides what is extracted, as JSON gives it back; what cannot be is an `InputError`."
     one_of(precision, ('float32', 'bfloat16', 'float16'), 'precision'), one_of(dtype, ('float32', 'float16'), 'dtype')
-    for what, value, least in ('batch_size', batch_size, 1), ('thumbnails', thumbnails, 0):
-        if not isinstance(value, int) or value < least: raise InputError(f'{what}={value!r} should be a whole number of at least {least}.')
+    check_whole(1, batch_size=batch_size); check_whole(0, thumbnails=thumbnails)
     how = dict(extractor.settings, batch_size=batch_size, device=device.type, precision=precision, dtype=dtype, thumbnails=thumbnails, torch=torch.__version__, torchvision=torchvision.__version__)
     return json.loads(json.dumps(how))
 
@@ -858,7 +873,7 @@ def extract_folder(
         options = dict(regions=regions, score=score, overlap=overlap, min_box=min_box, min_size=min_size, max_size=max_size, grid=grid, size=size)
         source = load_extractor(source, weights, random_weights, seed, **options)
     if state: device = torch.device(state.device)
-    how = run_settings(source, device, batch_size or (1 if device.type == 'cpu' else 8), precision, dtype, thumbnails)
+    how = run_settings(source, device, (1 if device.type == 'cpu' else 8) if batch_size is None else batch_size, precision, dtype, thumbnails)
     out, paths = take_part(out, paths, part, how['batch_size'])
     if part: print(f'{out.name}: {len(paths):,} of them')
     args = paths, source.to(device), table, out, name or provenance['folder'], how, device, workers

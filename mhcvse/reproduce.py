@@ -62,6 +62,7 @@ def make_params(
         if getattr(p, k) not in allowed: raise InputError(f"parameter {k}={getattr(p, k)!r} is not known; {did_you_mean(getattr(p, k), [a for a in allowed if a])}")
     for k in ('epochs', 'seeds'):
         if getattr(p, k) < 1: raise InputError(f"parameter {k}={getattr(p, k)} should be at least 1.")
+    if not p.out_dir.strip(): raise InputError("parameter out_dir='' is empty: give the folder that is to hold the runs, such as outputs.")
     if p.fork and p.seeds > 1: raise InputError('parameter fork=True is for one run: give its seed, -p seed N, and not seeds.')
     if p.seed < 0: raise InputError(f"parameter seed={p.seed} should be at least 0.")
     return p

@@ -838,9 +838,10 @@ def open_scenes(
     "The store of the built-in world: written once, and again when this module makes another world or the file is damaged."
     counts = {k: sizes.get(f'n_{k}', n) for k, n in COUNTS.items()}
     path = Path(root)/'data'/('-'.join(map(str, ['scenes', seed, *(counts.values() if counts != COUNTS else ())])) + '.h5')
-    try:
-        if is_intact(store := Store(path), seed, counts): return store
-    except (InputError, KeyError, OSError): pass
+    try: mine, intact = (store := Store(path)).provenance.get('source') == 'mhcvse.scenes', is_intact(store, seed, counts)
+    except (InputError, KeyError, OSError): mine, intact = True, False   # missing or damaged
+    if intact: return store
+    if not mine: raise InputError(f'{path} is where the built-in world goes, and it holds something else, {store}: give that another name.')
     print(f'making {path.name}, the built-in scenes (a demonstration) ...')
     return world_store(path, seed, **sizes)
 

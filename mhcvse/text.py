@@ -178,8 +178,8 @@ def line_vector(
     where, # 'FILE, line N', for the message
 ):
     "The word of a line and its numbers, all still bytes."
-    word, *numbers = line.rstrip().rsplit(b' ', dim)
-    if len(numbers) == dim and not (b' ' in word and is_number(word.rsplit(b' ', 1)[1])): return word, numbers
+    word, *numbers = line.rstrip().rsplit(None, dim)
+    if len(numbers) == dim and not (len(inside := word.split()) > 1 and is_number(inside[-1])): return word, numbers
     n = sum(map(is_number, line.split()[1:]))
     raise InputError(f"{where}: {n} numbers where {dim} are expected. {f'Set model.word_dim={n} if all lines are so; otherwise' if n else 'There should be a word and its numbers:'} the file is damaged: fetch it again.")
 
@@ -207,6 +207,7 @@ def load_word_vectors(
     counted, seen = 0, 0
     with open(path, 'rb') as f:
         for n, line in enumerate(f, 1):
+            if n == 1: line = line.removeprefix(b'\xef\xbb\xbf')
             if not line.strip(): continue
             if n == 1 and dim > 1 and len(line.split()) == 2 and line.split()[0].isdigit(): counted = int(line.split()[0]); continue
             seen += 1

@@ -355,8 +355,8 @@ def halve_batch(
 def is_full(
     error, # that a step ended with
 ):
-    "Whether a GPU ran out of memory: torch's own allocator, or a library or a replay beside it, which say so only in words."
-    return isinstance(error, torch.OutOfMemoryError) or 'out of memory' in str(error)
+    "Whether memory ran out: torch's own allocator says so, or a library, a replay or a CPU's allocator, in words only."
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in ('out of memory', "can't allocate memory"))
 
 # %% ../nbs/34_train.ipynb #528e49a1
 def settle(
@@ -634,7 +634,7 @@ def check_goes_on(
     "Raise `InputError` with the differences unless the checkpoint is of this very run."
     changed = differences(Config.from_dict(state['config']), state['hashes'], cfg, hashes)
     if not changed: return
-    fork = '' if any('(content hash)' in c for c in changed) else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
+    fork = '' if any('(content hash)' in c for c in changed) or state['epoch'] >= cfg.train.epochs else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
     raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings or data: {'; '.join(changed)}. To go on with it, give the old ones. "
                      f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one.{fork}")
 
@@ -947,7 +947,7 @@ def find_folder(
 ):
     "The folder; `InputError` when it is not a run's."
     with contextlib.suppress(OSError, TypeError, ValueError):
-        for p in (Path(path), project_root()/path):
+        for p in (Path(path).expanduser(), project_root()/path):
             if (p/'config.json').exists(): return p
     raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
 
@@ -985,7 +985,7 @@ def find_store(
 # %% ../nbs/34_train.ipynb #be14f7b6
 def load_run(
     path,          # a run's folder, relative to here or to the project's root
-    store=None,    # `Store` to evaluate on; None: the one it was trained on, where the manifest says it is
+    store=None,    # `Store` to evaluate on, or its path; None: the one it was trained on, where the manifest says it is
     device='auto', # where to put the model
 ):
     "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
@@ -995,6 +995,7 @@ def load_run(
     vocab = Vocab.load(path/'vocab.json')
     for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
         if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    if isinstance(store, (str, Path)): store = Store(store)
     if store is not None: check_network(store, about['store'].get('extraction'))
     task = Task(store or find_store(path, about), cfg, vocab, graph)
     model = load_model(path, cfg, task)

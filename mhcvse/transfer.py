@@ -7,10 +7,12 @@ __all__ = ['SEEN', 'seen_items', 'region_length', 'check_kind', 'Transfer', 'eva
 
 # %% ../nbs/37_transfer.ipynb #3c97fea3
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 import torch
 from .core import InputError
-from .store import shared_images
+from .store import Store, shared_images
+from .merge import check_network, extraction_of
 from .task import Task, read_split
 from .evaluate import Result, evaluate
 
@@ -44,6 +46,7 @@ def check_kind(
     mine, cfg = run.task.store, run.cfg
     (R, F), (r, f) = mine.shape, split.store.shape
     both = lambda a, b: f"{mine.name} {a}, {split.store.name} {b}"
+    check_network(split.store, extraction_of(mine.provenance))
     if f != F: raise InputError(f"feature sizes differ: {both(F, f)}. Extract both with the same network.")
     if r != R and cfg.model.attention == 'memory' and cfg.model.memory_norm == 'region':
         raise InputError(f"numbers of regions differ: {both(R, r)}, and model.memory_norm=region ties the run to {R}. Extract as many regions, or train with memory_norm=feature.")
@@ -65,12 +68,13 @@ class Transfer(Result):
 # %% ../nbs/37_transfer.ipynb #d27cd61b
 def evaluate_on(
     run,            # a `Run`
-    store,          # another `Store`
+    store,          # another `Store`, or its path
     split='test',   # which of its splits
     protocol=None,  # instead of the config's
     resamples=None, # instead of the config's; 0: no intervals
 ):
     "`Transfer` of a run to another store; images shared with its training and validation images are removed first, and counted aloud."
+    store = Store(store) if isinstance(store, (str, Path)) else store
     part, mine = store.split(split), run.task.store
     check_kind(run, part)
     shared = shared_images(part, seen_items(mine))
