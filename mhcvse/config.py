@@ -82,7 +82,7 @@ class ModelConfig(Group):
     heads: int = opt(8, 'H, attention heads; D must be a multiple', 'paper §4.3', low=1)
     residual: bool = opt(True, 'add the input of the attention to its output', 'dev')
     attention_norm: str = opt('none', 'layer norm around the attention', 'dev', ('none', 'before', 'after'))
-    scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1', 'dev')
+    scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1', 'paper silent')
     attention_dropout: float = opt(.2, 'dropout on the output of the attention (memory: after each tanh)', 'paper silent', low=0., high=.95)
     memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none', 'CVSE', ('feature', 'region', 'none'))
     pooling: str = opt('mean', 'positions to one vector after the attention', 'paper §3.1', ('mean', 'max'))
