@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 import torch
-from .core import InputError, ahead, generator, length_mask, one_of, unit
+from .core import InputError, check_whole, ahead, generator, length_mask, one_of, unit
 from .store import activations, as_tensor, read_features
 
 # %% ../nbs/15_batches.ipynb #91005e29
@@ -187,7 +187,7 @@ def check_batches(
 ):
     "Raise `InputError` unless captions, labels and links belong together and fill a batch."
     m = split.n_captions
-    if type(batch_size) is not int or batch_size < 1: raise InputError(f'batch_size={batch_size!r} should be a whole number of at least 1.')
+    check_whole(1, batch_size=batch_size)
     for what, n in (('captions', len(captions)), ('labels', m if labels is None else len(labels)), ('caption_image', len(caption_image))):
         if n != m: raise InputError(f'{what}: there are {n} for the {m} captions of {split.name}: make them from this split.')
     if len(caption_image) and not 0 <= int(caption_image.min()) <= int(caption_image.max()) < split.n_images: raise InputError(f'caption_image: {split.name} has the images 0 to {split.n_images - 1}, and a caption belongs to another: make it from this split.')

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'METRICS', 'LEAKS', 'CSS', 'node', 'table', 'figure', 'Folder', 'find_data', 'read_folder', 'results_of',
            'unique', 'systems', 'nearest_preset', 'changes', 'data_argument', 'command', 'interval_cell',
-           'results_rows', 'is_flickr30k', 'about_data', 'results_section', 'difference_section', 'say_epochs',
-           'training_section', 'settings_section', 'data_section', 'environment_section', 'reproduce_section',
-           'image_node', 'sign', 'image_query_node', 'caption_query_node', 'retrieval_section', 'disagreement_section',
-           'concepts_section', 'attention_section', 'page_rankings', 'left_out', 'sections', 'page', 'make_parser',
-           'main']
+           'results_rows', 'about_data', 'results_section', 'difference_section', 'say_epochs', 'training_section',
+           'settings_section', 'data_section', 'environment_section', 'reproduce_section', 'image_node', 'sign',
+           'image_query_node', 'caption_query_node', 'retrieval_section', 'disagreement_section', 'concepts_section',
+           'attention_section', 'page_rankings', 'left_out', 'sections', 'page', 'make_parser', 'main']
 
 # %% ../nbs/63_page.ipynb #fce4db9d
-import argparse, io, json, re, shlex, sys
+import argparse, io, json, shlex, sys
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +23,7 @@ from .core import InputError, atomic_path, check_replaced, run_command, short_pa
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .runs import check_json, read_history
-from .store import FLICKR30K, Store
+from .store import Store, is_flickr30k
 from .metrics import flat
 from .evaluate import Result
 from .train import find_folder, find_store, load_run
@@ -233,14 +232,6 @@ def results_rows(
                 rows.append([head(f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}")] + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
     return rows
 
-# %% ../nbs/63_page.ipynb #908fcd6a
-def is_flickr30k(
-    folder, # `Folder`
-):
-    "Whether the paper's reported numbers belong beside this run's."
-    s = folder.about['store']
-    return s['kind'] == 'data' and bool(re.search(FLICKR30K, s['name'], re.I))
-
 # %% ../nbs/63_page.ipynb #5abc032f
 def about_data(
     folder, # `Folder`
@@ -263,7 +254,8 @@ def results_section(
     measured = {n: [results_of(f)[f.metrics['protocol']] for f in g if f.metrics] for n, g in named.items()}
     measured, hashes = {n: r for n, r in measured.items() if r}, {f.about['hashes']['data'] for g in named.values() for f in g}
     if len(hashes) > 1: return [node('h2', 'Results'), *out, node('p', 'The runs are of different data: their numbers do not rank them.', class_='note')]
-    reported = ('CVSE', 'MH-CVSE') if is_flickr30k(first) else ()
+    s, images = first.about['store'], len(next(iter(measured.values()))[0].i2t)
+    reported = ('CVSE', 'MH-CVSE') if is_flickr30k(s['name'], s['kind'], images) else ()
     said = '; '.join(f"{n}: mR {measured_row(r)['mR']:.1f}" for n, r in measured.items())
     return [node('h2', 'Results'), *out, figure(lambda: show_recalls(measured, about_data(first), reported), f'Bars of the six recalls. {said}.', 'Measured numbers with their 95 % interval over test images, and over seeds where there are several.' + (' Reported ones are printed in the paper.' if reported else ''))]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from .core import InputError, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
+from .core import InputError, check_whole, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
 from .store import EXTRAS, FLICKR30K, SPLITS, Store, as_tensor, blocks, check_extras, check_features, check_unique, file_marks, read_rows, same_words, write_store
 from .merge import Joined
 
@@ -382,7 +382,7 @@ def import_precomp(
     if not folder.is_dir(): raise InputError(f'{folder} is not a folder: give the one that holds train_ims.npy and train_caps.txt.')
     about = read_about(folder)
     scale, per_image = about.get('scale', 1.) if scale is None else scale, about.get('per_image', 5) if per_image is None else per_image
-    if type(per_image) is not int or per_image < 1: raise InputError(f'per_image={per_image!r} should be a whole number of at least 1: the captions of each image.')
+    check_whole(1, per_image=per_image)
     check_target(dst)
     data = precomp_data(folder, per_image, Karpathy(karpathy) if karpathy else None)
     files = sorted(p for s in (*SPLITS, 'all') for p in folder.glob(f'{s}_*') if p.suffix in ('.npy', '.txt')) + [p for p in (karpathy and Path(karpathy), about and folder/ABOUT) if p]

@@ -7,8 +7,8 @@ __all__ = ['SPLIT_WORDS', 'PICTURES', 'Captioned', 'read_utf8', 'csv_rows', 'jso
            'read_captions', 'hash_split', 'fill_splits', 'store_texts', 'to_rgb', 'load_picture', 'some',
            'find_pictures', 'choose_boxes', 'Regions', 'maps_of', 'Detector', 'state_sha', 'show_boxes', 'grid_boxes',
            'GridFeatures', 'last_map', 'file_sha', 'read_state', 'fetch_weights', 'find_weights', 'settle',
-           'set_weights', 'check_whole', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey',
-           'row_sum', 'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
+           'set_weights', 'load_detector', 'load_grid', 'load_extractor', 'extract_pictures', 'survey', 'row_sum',
+           'begin_partial', 'write_row', 'rows_done', 'settings_differences', 'open_partial', 'make_batches',
            'extract_rows', 'mapped', 'publish', 'take_part', 'finished', 'file_sum', 'all_inputs', 'extract_paths',
            'extract_together', 'run_settings', 'extract_folder', 'kept_weights', 'extractor_of', 'open_embeddings',
            'PickedRows', 'match_rows', 'import_embeddings']
@@ -30,7 +30,7 @@ from torchvision.models import VisionTransformer, get_model, get_model_weights, 
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
-from .core import InputError, ahead, bar_file, check_regular, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
+from .core import InputError, check_whole, ahead, bar_file, check_regular, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
 from .runs import load_torch, load_weights
 from .store import SPLITS, Store, check_features, check_texts, file_marks, reading, reserve, write_store
 from .merge import extraction_of, merge_stores
@@ -468,15 +468,6 @@ def set_weights(
     if wrong: raise InputError(f"{record['name']} does not fit the model: it {wrong[0]}" + f' ({len(wrong)} such)'*(len(wrong) > 1) + '. Is it of another architecture?')
     network.load_state_dict({k: state[k] for k in want}, strict=False)
     return record
-
-# %% ../nbs/13_regions.ipynb #dd1a0920
-def check_whole(
-    least,    # the smallest that is allowed
-    **values, # name -> what was given
-):
-    "Raise `InputError` unless each is a whole number that is large enough."
-    for what, value in values.items():
-        if type(value) is not int or value < least: raise InputError(f'{what}={value!r} should be a whole number of at least {least}.')
 
 # %% ../nbs/13_regions.ipynb #a986b855
 def load_detector(

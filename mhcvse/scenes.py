@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torchvision.ops import roi_align
-from .core import InputError, content_hash, one_of
+from .core import InputError, check_whole, content_hash, one_of
 from .store import Store, write_store
 
 # %% ../nbs/14_scenes.ipynb #5b43cd42
@@ -693,8 +693,7 @@ def make_world(
 ):
     "The scenes and captions of a world (no pictures yet): a second or two."
     sizes = dict(train=n_train, dev=n_dev, test=n_test)
-    for k, n in [*sizes.items(), ('seed', seed)]:
-        if type(n) is not int or n < 0: raise InputError(f'{k}={n!r} should be a whole number, 0 or more.')
+    check_whole(0, **sizes, seed=seed)
     keys = [(seed, s, i) for s, n in enumerate(sizes.values()) for i in range(n)]
     scenes = [numbered_scene(*k) for k in keys]
     captions = [describe(s, *k, 3) for s, k in zip(scenes, keys)]

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
+from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .store import Split, Store, activations, as_tensor, check_texts
@@ -200,7 +200,7 @@ def check_k(
     k, # how many results
 ):
     "Raise `InputError` unless it is a whole number of at least 1, or None."
-    if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1): raise InputError(f'k={k!r} should be a whole number of at least 1, or None for all.')
+    if k is not None: check_whole(1, k=k)
 
 # %% ../nbs/60_search.ipynb #e38989ef
 def hits_of(
