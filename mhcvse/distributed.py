@@ -35,7 +35,7 @@ def check_processes(
 ):
     "Raise `InputError` unless these are the same."
     if asked == started: return
-    raise InputError(f"{asked} processes were asked for and {started} met. `accelerate launch --cpu` starts one, whatever it is asked for: on a CPU use "
+    raise InputError(f"{asked} processes were asked for and {started} met. `accelerate launch --cpu` starts one, unless it is given --mpirun_hostfile: on a CPU use "
                      f"`torchrun --standalone --nproc_per_node {asked} -m mhcvse.distributed …`, on GPUs `accelerate launch --multi_gpu --num_processes {asked} -m mhcvse.distributed …`.")
 
 # %% ../nbs/39_distributed.ipynb #37353ad0
@@ -66,7 +66,9 @@ def join(
     "The `Accelerator` of this process, once as many as were asked for have met."
     need_accelerate()
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    accelerator = Accelerator(cpu=find_device(device, 'train.device').type == 'cpu', mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'OMP_NUM_THREADS')   # a fork has one thread, see `run_forked`
+        accelerator = Accelerator(cpu=find_device(device, 'train.device').type == 'cpu', mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     check_processes(processes, accelerator.num_processes)
     return accelerator
 
