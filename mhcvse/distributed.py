@@ -26,7 +26,9 @@ from .attention import MaskedNorm
 from .consensus import ConsensusHead
 from .model import Embedding
 from .losses import wide
-from .train import Trainer, epoch_line, fit, load_run, open_run, validate
+from .epochs import Trainer, validate
+from .resume import epoch_line
+from .train import fit, load_run, open_run
 
 # %% ../nbs/39_distributed.ipynb #1d999141
 def check_processes(

@@ -24,7 +24,7 @@ from .text import SPECIALS, Vocab
 from .concepts import ConceptGraph, conditional, edges, normalise, word_class
 from .task import Task
 from .model import MHCVSE
-from .train import Run
+from .resume import Run
 
 # %% ../nbs/35_interop.ipynb #005fb850
 def layer_names(

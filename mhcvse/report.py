@@ -23,7 +23,7 @@ from .comparison import combined_interval
 from .text import encode_captions
 from .scenes import swap_probes, probe_score
 from .evaluate import embed_images, embed_captions, score_pairs
-from .train import Run
+from .resume import Run
 from .ranking import rank_split
 
 # %% ../nbs/50_report.ipynb #3b154822

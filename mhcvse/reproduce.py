@@ -13,7 +13,8 @@ from .core import InputError, did_you_mean, find_device, in_project, write_json,
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import check_json, run_folders, used_folder
 from .task import Task, choose_size, label_run
-from .train import find_unfinished, fit, load_run, open_run, read_start, run_differences
+from .resume import read_start
+from .train import find_unfinished, fit, load_run, open_run, run_differences
 from .evaluate import PROTOCOLS, protocol_results
 
 # %% ../nbs/55_reproduce.ipynb #e3483ed5

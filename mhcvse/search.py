@@ -30,7 +30,8 @@ from .task import MOST_WORDS, Task, read_split
 from .metrics import BLOCK, joint_embedding
 from .model import evaluating
 from .evaluate import scored
-from .train import Run, load_run
+from .resume import Run
+from .train import load_run
 from .ranking import Ranking, embed_parts, exact_search, rescore
 from .report import COLORS, caption_line, data_uri, embed_texts, literal, picture, styled
 
