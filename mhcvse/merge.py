@@ -10,7 +10,8 @@ __all__ = ['Joined', 'StoreRows', 'made_from', 'extraction_of', 'check_network',
 from pathlib import Path
 import numpy as np
 from .core import InputError, one_of
-from .store import EXTRAS, Store, read_features, write_store
+from .checks import EXTRAS
+from .store import Store, read_features, write_store
 
 # %% ../nbs/13_merge.ipynb #e92eb88d
 class Joined:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import InputError, project_root, run_command, short_path
-from .store import EXTRAS, FLICKR30K, SPLITS, Store, check_store, lengths
+from .checks import EXTRAS, SPLITS
+from .store import FLICKR30K, Store, check_store, lengths
 from .merge import merge_stores
 from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
 

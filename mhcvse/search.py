@@ -12,7 +12,7 @@ __all__ = ['FORMAT', 'NAMED', 'KINDS', 'EFFORTS', 'PAGE', 'index_key', 'index_fi
            'printable', 'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
-import argparse, html, io, re, sys, textwrap, time
+import argparse, html, io, re, sys, time
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -22,9 +22,11 @@ from PIL import Image
 from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
-from .store import Split, Store, activations, as_tensor, check_texts
+from .checks import check_texts
+from .store import Split, Store, activations, as_tensor
 from .merge import check_network, extraction_of
-from .regions import extract_pictures, extractor_of, load_picture, to_rgb
+from .captions import load_picture, to_rgb
+from .regions import extract_pictures, extractor_of
 from .batches import norm_features
 from .task import MOST_WORDS, Task, read_split
 from .metrics import BLOCK, joint_embedding
