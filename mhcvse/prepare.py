@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from .core import InputError, project_root, run_command, short_path
 from .checks import EXTRAS, SPLITS
-from .store import FLICKR30K, Store, check_store, lengths
+from .store import FLICKR30K, Store, check_store, lengths, repeats_text
 from .merge import merge_stores
 from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
 
@@ -42,6 +42,7 @@ def describe(
              f"  regions    {spread(n['regions'])} in an image", f"  words      {spread(n['words'])} in a caption",
              f"  also there {', '.join(c['extras']) or 'nothing else'}"]
     lines += [f"  {s:<10} {v['images']:,} images, {v['captions']:,} captions, {' to '.join(map(str, sorted(set(v['per_image']))))} for each" for s, v in c['splits'].items()]
+    lines += [f'  {l}' for l in repeats_text(store).splitlines()]
     lines += ['  it came from'] + [f'    {k}: {json.dumps(v, ensure_ascii=False)}' for k, v in store.provenance.items()]
     for s in map(store.split, store.splits if examples else []):
         for i in range(min(examples, s.n_images)):

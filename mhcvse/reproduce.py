@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from .core import InputError, did_you_mean, find_device, in_project, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides
 from .runs import check_json, run_folders, used_folder
+from .store import repeats_text
 from .task import Task, choose_size, label_run
 from .resume import read_start
 from .train import find_unfinished, fit, load_run, open_run, run_differences
@@ -111,7 +112,7 @@ def say_plan(
         f"{p.preset} ({size}: D={cfg.model.embed_dim}, {cost['parameters']/1e6:.1f} M parameters) on {store.name} ({short_path(store.path)}).",
         f"{runs} of at most {cfg.train.epochs} epochs of {cost['steps_per_epoch']} steps, on {device}.",
         f"Expected: {cost['step_seconds']*1000:.0f} ms a step, {duration(cost['epoch_seconds'])} an epoch,",
-        f"{duration(cost['seconds']*p.seeds)} in all (less with early stopping); {memory} of memory."])
+        f"{duration(cost['seconds']*p.seeds)} in all (less with early stopping); {memory} of memory.", *repeats_text(store).splitlines()])
 
 # %% ../nbs/55_reproduce.ipynb #41a71fc2
 def test_run(

@@ -10,7 +10,7 @@ __all__ = ['FORMAT', 'VERSION', 'BLOCK', 'MARK', 'ROWS', 'FLICKR30K', 'blocks', 
            'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations', 'read_rows',
            'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent', 'subset',
            'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
-           'is_flickr30k', 'photo_number', 'shared_images']
+           'is_flickr30k', 'photo_number', 'shared_images', 'repeated_images', 'repeats_text']
 
 # %% ../nbs/12_store.ipynb #e9b6ff63
 import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shlex, shutil, zlib
@@ -734,3 +734,24 @@ def shared_images(
     shared = torch.tensor([photo_number(n) in numbers for n in split.names])
     for c, i in zip(split.captions, split.caption_image.tolist()): shared[i] |= same_words(c) in words
     return shared
+
+# %% ../nbs/12_store.ipynb #6e0a94d1
+def repeated_images(
+    store, # the `Store`
+):
+    "[[index, …], …] of images that have the same features to the last bit."
+    if store.checks is None: return []   # a file of an earlier version
+    features, found, (sums, counts) = store.file['features'], {}, np.unique(store.checks, return_counts=True)
+    for i in np.flatnonzero(np.isin(store.checks, sums[counts > 1])).tolist(): found.setdefault(features[i].tobytes(), []).append(i)
+    return [rows for rows in found.values() if len(rows) > 1]
+
+# %% ../nbs/12_store.ipynb #7d20b3ac
+def repeats_text(
+    store, # the `Store`
+):
+    "Lines on images that are in a store twice, those first that are in more than one split; '' when there are none."
+    names, split, groups = store.items['names'], store.items['split'], repeated_images(store)
+    across = [g for g in groups if len({split[i].removesuffix('all') for i in g}) > 1]
+    show = lambda gs: '; '.join(' = '.join(f'{names[i]} ({split[i]})' for i in g[:4]) + ' …'*(len(g) > 4) for g in gs[:3]) + ' …'*(len(gs) > 3)
+    inside = [g for g in groups if g not in across]
+    return '\n'.join([f'the same picture in more than one split, where a test has seen its answers ({len(across):,}): {show(across)}']*bool(across) + [f'the same picture twice in a split ({len(inside):,}): {show(inside)}']*bool(inside))
