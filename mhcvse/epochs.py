@@ -289,10 +289,12 @@ def bad_images(
     k,       # the epoch, from 0
     step,    # the step, from 0
 ):
-    "Names of the images of a step's batch whose features are not finite."
+    "Names of the images of a step's batch whose features are not finite in the precision they are kept in."
     size, split = trainer.batches.batch_size, trainer.task.split('train').split
     images = trainer.batches.owner[trainer.batches.order(k)[size*step:size*(step + 1)]].unique()
-    return [split.names[i] for i in images[~split.features(images).isfinite().all(-1).all(-1)]]
+    x = split.features(images)
+    if trainer.cfg.train.half_features: x = x.half()
+    return [split.names[i] for i in images[~x.isfinite().all(-1).all(-1)]]
 
 # %% ../nbs/34_epochs.ipynb #f726cc18
 def check_finite(
@@ -307,7 +309,8 @@ def check_finite(
     step = at.step - 1 if first is None else at.step - len(at.rows) + first
     images = bad_images(trainer, at.epoch, step)
     what = f"the features of {', '.join(images[:3])} are not finite numbers" if images else f"the weights '{name}' are no longer finite" if first is None else f"the {at.names[int(bad[first].nonzero()[0])//2]} loss is not a finite number"
-    cure = 'Write the store again without them (`check_store` reads all).' if images else f'Lower train.lr={trainer.cfg.train.lr} or train.grad_norm={trainer.cfg.train.grad_norm}, or use train.precision=float32.'
+    half = ' Half precision holds nothing over 65,504: set train.half_features=false.' if trainer.cfg.train.half_features else ''
+    cure = f'Write the store again without them (`check_store` reads all).{half}' if images else f'Lower train.lr={trainer.cfg.train.lr} or train.grad_norm={trainer.cfg.train.grad_norm}, or use train.precision=float32.'
     raise InputError(f"epoch {at.epoch + 1}, step {step + 1}: {what}. {cure}")
 
 # %% ../nbs/34_epochs.ipynb #66614a3d
