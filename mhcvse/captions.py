@@ -47,8 +47,9 @@ def csv_rows(
         header = [h.strip().lower() for h in next(rows, [])]
         for column in 'image', 'caption':
             if header.count(column) != 1: raise InputError(f"{path}, line 1: there should be one column '{column}', and the line reads {comma.join(header)[:80]!r}: begin the file with image,caption or image,caption,split.")
+        end = rows.line_num
         for row in rows:
-            where = f'{path}, line {rows.line_num}'
+            where, end = f'{path}, line {end + 1}', rows.line_num   # where the row begins
             if not ''.join(row).strip(): continue
             if len(row) != len(header): raise InputError(f'{where}: {len(row)} fields where line 1 has {len(header)}: put double quotes around a caption that holds {comma!r}.')
             row = dict(zip(header, row))

@@ -82,7 +82,7 @@ def check_each_split(
     split,  # N names of splits
     what,   # what they are: 'names'
 ):
-    "Raise `InputError` when two images of a split have the same; test and testall may share images."
+    "Raise `InputError` when two images of a split have the same name; test and testall may share images."
     for s in SPLITS: check_unique([v for v, t in zip(values, split) if t == s], f'{what} of {s}')
 
 # %% ../nbs/12_checks.ipynb #28ecd66d

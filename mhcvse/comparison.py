@@ -68,7 +68,7 @@ def estimate(
     n_images,  # I
     level=.95, # of the interval
 ):
-    "The `Difference` (or level) of a quantity that was seen with S seeds."
+    "The `Difference` (or, for one system, the value itself) of a quantity that was seen with S seeds."
     x, n = np.asarray(observed, float), len(observed)
     parts = [(np.asarray(resampled).mean(0).var(), n_images - 1)] + ([(x.var(ddof=1)/n, n - 1)] if n > 1 else [])
     return Difference(x.mean().item(), x.std(ddof=1).item() if n > 1 else float('nan'), *map(float, combined_interval(x.mean().item(), parts, level)), n)
@@ -145,7 +145,7 @@ def systems_table(
 class Comparison:
     "What `compare` finds."
     differences: pd.DataFrame # a row per metric: b minus a, sd over seeds, interval, p, seeds, verdict
-    queries: pd.DataFrame     # a row per query whose rank differs: direction, query, rank with a, rank with b
+    queries: pd.DataFrame     # a row per query whose rank differs: direction, query, rank with a, rank with b, gain
     def won(self,
         k=5, # queries at most
     ):

@@ -16,7 +16,7 @@ from .core import InputError, hold_zeros, unit, length_mask
 
 # %% ../nbs/20_encoders.ipynb #c92354eb
 class ImageEncoder(nn.Module):
-    "Region features to unit vectors of the joint space: one linear layer (paper §3.1, eq 1; CVSE)."
+    "Region features to unit vectors of the joint space: one linear layer (CVSE's; the paper's §3.1, eq 1 names the regions alone)."
     def __init__(self,
         feature_dim, # F, size of a region's feature vector
         embed_dim,   # D, size of the joint space

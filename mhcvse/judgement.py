@@ -154,10 +154,10 @@ def judgement(
     s = score_pairs(img, txt, pairs.image, pairs.caption, cfg.model.consensus_score).cpu()
     n = cfg.eval.resamples if resamples is None else resamples
     row, ranges = kendall(s, pairs.ratings), percentiles(resampled_kendall(s, pairs.ratings, pairs.image, n, cfg.train.seed)) if n else {}
-    one, bound = expert_agreement(pairs.ratings)
+    one, whole = expert_agreement(pairs.ratings)
     return {**row, **{f'{k} {e}': v for k, r in ranges.items() for e, v in zip(('low', 'high'), r)}, 'pairs': len(s), 'ratings': pairs.ratings.numel(), 'images': len(pairs.image.unique()),
             'own pairs left out': pairs.own, 'in other splits': pairs.outside, 'protocol': protocol or cfg.eval.protocol,
-            **{f'experts {k}': v for k, v in one.items()}, **{f'bound {k}': v for k, v in bound.items()}}
+            **{f'experts {k}': v for k, v in one.items()}, **{f'mean of experts {k}': v for k, v in whole.items()}}
 
 # %% ../nbs/53_judgement.ipynb #621327b2
 REPORTED_TAU_C = {'CLIP-S': .512, 'RefCLIP-S': .530}  # quoted, Flickr8k-Expert: Hessel et al. 2021, CLIPScore (arXiv 2104.08718); the second also reads the image's captions

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from .core import InputError, check_whole, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json
+from .core import InputError, check_whole, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json, writing
 from .checks import EXTRAS, SPLITS, check_extras, check_features, check_unique
 from .store import FLICKR30K, Store, as_tensor, blocks, file_marks, read_rows, same_words, write_store
 from .captions import KARPATHY_SPLITS, json_list
@@ -426,11 +426,12 @@ def export_precomp(
     folder, per = Path(folder), captions_each(store)
     if folder.exists(): raise InputError(f'{folder} exists: remove it, or name a new folder.')
     part = folder.with_name(f'.{folder.name}.{os.getpid()}.tmp')
-    part.mkdir(parents=True)
     try:
-        for s in store.splits: export_split(store.split(s), part)
-        write_json(part/ABOUT, dict(name=store.name, kind=store.kind, hash=store.hash, scale=store.scale, per_image=per, provenance=store.provenance))
-        os.replace(part, folder)
+        with writing(folder):
+            part.mkdir(parents=True)
+            for s in store.splits: export_split(store.split(s), part)
+            write_json(part/ABOUT, dict(name=store.name, kind=store.kind, hash=store.hash, scale=store.scale, per_image=per, provenance=store.provenance))
+            os.replace(part, folder)
     finally: shutil.rmtree(part, ignore_errors=True)
     return per
 

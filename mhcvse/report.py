@@ -177,7 +177,7 @@ def attention_text(
 ):
     "What the box of the attention says: its steps, one a line."
     multi = m.attention == 'multihead'
-    first = {'multihead': f'{m.heads}-head self-attention\neqs 5–11', 'memory': 'gated memory attention\n(CVSE)', 'none': 'no attention'}[m.attention]
+    first = {'multihead': f'{m.heads}-head self-attention\neqs 2, 5–11', 'memory': 'gated memory attention\n(CVSE)', 'none': 'no attention'}[m.attention]
     norm = lambda where: ['layer norm']*(multi and m.attention_norm == where)
     pool = f"{'weighted sum' if m.attention == 'memory' else m.pooling} over {items}"
     return '\n'.join([*norm('before'), first, *['+ its input']*(multi and m.residual), *norm('after'), pool, *['batch norm']*(m.pool_norm == 'batch')])
@@ -188,11 +188,12 @@ def stages(
 ):
     "(column, row, text, level) of each box: what a config computes, by stage and modality."
     m = cfg.model
-    boxes = [(0, 2, 'regions\n(B,R,F)', 'plain'), (0, 0, 'words\n(B,T)', 'plain'), (1, 2, 'linear layer\neq 1', 'plain'), (1, 0, 'bidirectional GRU\n§3.1', 'plain'),
+    boxes = [(0, 2, 'regions\n(B,R,F), eq 1', 'plain'), (0, 0, 'words\n(B,T)', 'plain'), (1, 2, 'linear layer', 'plain'), (1, 0, 'bidirectional GRU\n§3.1', 'plain'),
              (2, 2, attention_text(m, 'regions'), 'instance'), (2, 0, attention_text(m, 'words'), 'instance')]
     if not m.consensus: return boxes + [(2, 1, 'cosine', 'plain')]
+    fused = f'fusion: {m.fusion}' + {'concat': '\neq 12', 'fixed': ''}.get(m.fusion, '\neq 13' if 'adap' in m.fusion else '\neq 14')
     return boxes + [(3, 1, 'concept graph, 2 convolutions\neq 3 → Z (C,D)', 'consensus'), (3, 2, 'scores over concepts\np·Z', 'consensus'), (3, 0, 'scores over concepts\n+ own labels, p·Z', 'consensus'),
-                    (4, 2, f'fusion: {m.fusion}\neqs 12–14', 'fused'), (4, 0, f'fusion: {m.fusion}\neqs 12–14', 'fused'), (4, 1, 'cosine', 'plain')]
+                    (4, 2, fused, 'fused'), (4, 0, fused, 'fused'), (4, 1, 'cosine', 'plain')]
 
 # %% ../nbs/50_report.ipynb #10d1fb34
 def draw_model(

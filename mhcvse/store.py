@@ -692,7 +692,9 @@ def check_store(
         with reading(path): f, extras = store.file, {k: v[:] for k, v in store.file.items() if k in EXTRAS}
         now = read_items.__wrapped__(store.path, store.hash)   # not what was read before
         items = store_items(f['features'], *(now[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
-        for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'): digest.update(f['features'][s])
+        for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'):
+            check_finite(block := f['features'][s], s.start, f['features']); digest.update(block)
+            if store.checks is not None and [zlib.crc32(x) for x in block] != store.checks[s].tolist(): raise InputError('it has changed since it was written (its checksums differ).')
     except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e}{'' if 'the store again' in str(e) else ' Write the store again.'}") from None
     if store_hash(digest.hexdigest(), store.dtype, f['features'].shape, store.scale, items) == store.hash: return store.card()
     raise InputError(f'{path} has changed since it was written (its content hash differs): write the store again.')
@@ -753,5 +755,5 @@ def repeats_text(
     names, split, groups = store.items['names'], store.items['split'], repeated_images(store)
     across = [g for g in groups if len({split[i].removesuffix('all') for i in g}) > 1]
     show = lambda gs: '; '.join(' = '.join(f'{names[i]} ({split[i]})' for i in g[:4]) + ' …'*(len(g) > 4) for g in gs[:3]) + ' …'*(len(gs) > 3)
-    inside = [g for g in groups if g not in across]
+    inside = [g for g in groups if g not in across and len({split[i] for i in g}) < len(g)]
     return '\n'.join([f'the same picture in more than one split, where a test has seen its answers ({len(across):,}): {show(across)}']*bool(across) + [f'the same picture twice in a split ({len(inside):,}): {show(inside)}']*bool(inside))

@@ -7,7 +7,7 @@ __all__ = ['train_epochs', 'fit', 'is_unfinished', 'is_blank', 'run_differences'
            'load_model', 'find_store', 'load_run', 'peak_memory', 'step_seconds', 'estimate']
 
 # %% ../nbs/34_train.ipynb #e9bb80ee
-import contextlib, sys, time
+import contextlib, re, sys, time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 import torch
 from tqdm import tqdm
@@ -85,7 +85,7 @@ def is_unfinished(
 def is_blank(
     path, # a folder
 ):
-    "Whether a process had it and ended before the manifest was there, by which runs are told apart; nothing else is in it."
+    "Whether a process took this folder and ended before it wrote the manifest, and nothing of anybody else is in it."
     there = {f.name for f in path.iterdir() if not is_leftover(f)} - {'.lock'}
     if not there: return any(path.iterdir())
     try: return there <= {'config.json', 'vocab.json', 'concepts.safetensors'} and bool(Config.load(path/'config.json'))
@@ -199,7 +199,9 @@ def peak_memory(
 ):
     "The most memory used so far, in GB: the device's, or the process's on a CPU (None where the system does not say)."
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device)/1e9
-    try: import resource
+    status = Path('/proc/self/status')
+    if status.exists() and (m := re.search(r'VmHWM:\s+(\d+)', status.read_text())): return int(m[1])*1024/1e9
+    try: import resource   # on Linux it would count what the process that began this one used
     except ImportError: return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e9 if sys.platform == 'darwin' else 1e6)
 
