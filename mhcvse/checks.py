@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'EXTRAS', 'check_texts', 'check_shape', 'check_features', 'check_links', 'check_unique', 'check_each_split',
-           'check_boxes', 'extra_shapes', 'check_extras']
+           'check_apart', 'check_boxes', 'extra_shapes', 'check_extras']
 
 # %% ../nbs/12_checks.ipynb #80da24e6
 import numpy as np
@@ -84,6 +84,17 @@ def check_each_split(
 ):
     "Raise `InputError` when two images of a split have the same name; test and testall may share images."
     for s in SPLITS: check_unique([v for v, t in zip(values, split) if t == s], f'{what} of {s}')
+
+# %% ../nbs/12_checks.ipynb #f86ebc21
+def check_apart(
+    names,  # split -> names of its images
+    folder, # where they are from, for the message
+):
+    "Raise `InputError` when an image is in two splits."
+    seen = {}
+    for s, these in names.items():
+        for n in these:
+            if seen.setdefault(n, s)[:4] != s[:4]: raise InputError(f"{folder}: the image '{n}' is in {seen[n]} and in {s}: take it out of one of them, with its row and its captions.")
 
 # %% ../nbs/12_checks.ipynb #28ecd66d
 def check_boxes(

@@ -26,6 +26,7 @@ def combined_interval(
     "(low, high, two-sided p that it is 0), by Student's t with the degrees of freedom of Welch and Satterthwaite."
     total = sum(v for v, _ in parts)
     if total == 0: return mean, mean, 1. if mean == 0 else 0.
+    if not all(d for v, d in parts if v): return (float('nan'),)*3   # one image alone
     dof = total**2/sum(v**2/d for v, d in parts if v)
     half = stats.t.ppf((1 + level)/2, dof)*total**.5
     return mean - half, mean + half, 2*stats.t.sf(abs(mean)/total**.5, dof)
@@ -69,8 +70,10 @@ def estimate(
     level=.95, # of the interval
 ):
     "The `Difference` (or, for one system, the value itself) of a quantity that was seen with S seeds."
-    x, n = np.asarray(observed, float), len(observed)
-    parts = [(np.asarray(resampled).mean(0).var(), n_images - 1)] + ([(x.var(ddof=1)/n, n - 1)] if n > 1 else [])
+    x, drawn = (np.where(np.abs(v) < 1e-9, 0., v) for v in (np.asarray(observed, float), np.asarray(resampled, float)))   # what is left of equal numbers is rounding
+    n, mean = len(x), x.mean()
+    images = max(drawn.mean(0).var(), (mean/(n_images + 1))**2)
+    parts = [(images, n_images - 1)] + ([(x.var(ddof=1)/n, n - 1)] if n > 1 and np.ptp(x) > 1e-9 else [])
     return Difference(x.mean().item(), x.std(ddof=1).item() if n > 1 else float('nan'), *map(float, combined_interval(x.mean().item(), parts, level)), n)
 
 # %% ../nbs/38_comparison.ipynb #d442ae2f
@@ -85,6 +88,7 @@ def contrast(
     "metric -> `Difference`: the weighted sum of the systems' recalls, rSum and mR; all are resampled with the same images."
     if n < 2: raise InputError(f"n={n} resamples: an interval needs some, a thousand say.")
     names = list(weights)
+    if not names: raise InputError('contrast: no system has a weight: give the weights by name, dict(a=-1, b=1).')
     for k in names: check_pairs(systems[names[0]], systems[k])
     seen = {k: [flat(retrieval_metrics(*r)) for r in systems[k]] for k in names}
     drawn = {k: [resampled_metrics(*r, caption_image, n, seed) for r in systems[k]] for k in names}
@@ -122,8 +126,8 @@ def pairs_table(
     metric='mR',   # which
 ):
     "A row per pair (b, a): b minus a with its interval and p, and the p corrected together with those of all pairs (Holm)."
-    t = pd.DataFrame({(b, a): difference(systems[a], systems[b], caption_image)[metric]._asdict() for a, b in combinations(systems, 2)}).T
-    t = t[['mean', 'low', 'high', 'p', 'seeds']].astype({'seeds': int})
+    rows = {(b, a): difference(systems[a], systems[b], caption_image)[metric]._asdict() for a, b in combinations(systems, 2)}
+    t = pd.DataFrame.from_dict(rows, orient='index', columns=Difference._fields)[['mean', 'low', 'high', 'p', 'seeds']].astype({'seeds': int})
     return t.assign(**{'p, Holm': holm(t.p)})
 
 # %% ../nbs/38_comparison.ipynb #08a16ae8
@@ -137,7 +141,7 @@ def systems_table(
     ahead = [(b, a) if m > 0 else (a, b) for (b, a), m in pairs['mean'][pairs['p, Holm'] < .05].items()]
     for name in systems:
         e = contrast(systems, {name: 1}, caption_image)[metric]
-        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': e.low, '95 % high': e.high, 'ahead of': ', '.join(y for x, y in ahead if x == name)}
+        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': max(e.low, 0.), '95 % high': min(e.high, 600. if metric == 'rSum' else 100.), 'ahead of': ', '.join(y for x, y in ahead if x == name)}
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/38_comparison.ipynb #523d27a6

@@ -55,7 +55,7 @@ def lemma(
     if one_of(language, ('english', 'other'), 'language') == 'other': return word
     kind, known = part_of_speech(word), dictionary(word)
     if kind not in ('NOUN', 'VERB', 'ADJ') or not known and LEXICON.get(word.capitalize()) == 'NNP': return word
-    forms = getLemma(word, kind, lemmatize_oov=kind != 'ADJ') or (word,)
+    forms = getLemma(word, kind, lemmatize_oov=kind != 'ADJ' and word.isascii()) or (word,)   # its rules are for the letters of English
     return next((f for f in forms if part_of_speech(f) == kind), forms[0])
 
 # %% ../nbs/11_concepts.ipynb #ce011ac8

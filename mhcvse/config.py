@@ -163,6 +163,9 @@ class EvalConfig(Group):
     batch_size: int = opt(256, 'items encoded at once', 'protocol', low=1)
     resamples: int = opt(1000, 'bootstrap resamples of test images for the 95 % intervals', 'protocol', low=0)
     completion: tuple = opt((3, 4), 'transductive: how many of the nearest captions, and of those beside it in the ranking of its image, complete the labels of a caption; CVSE takes 2:1 on COCO', 'CVSE', later=True)
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(isinstance(n, int) for n in self.completion): raise InputError(f"eval.completion={self.completion!r}: how many captions are whole numbers, such as 3:4.")
 
 # %% ../nbs/01_config.ipynb #3c160ca2
 GROUPS = dict(data=DataConfig, model=ModelConfig, loss=LossConfig, train=TrainConfig, eval=EvalConfig)

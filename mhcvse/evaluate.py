@@ -15,7 +15,7 @@ import torch
 from .core import InputError, one_of
 from .batches import image_batches, caption_batches
 from .model import Embedding, evaluating
-from .metrics import pair_scores, similarity_ranks, retrieval_metrics, resampled_metrics, percentiles, bootstrap, bootstrap_difference, flat
+from .metrics import check_owners, pair_scores, similarity_ranks, retrieval_metrics, resampled_metrics, percentiles, bootstrap, bootstrap_difference, flat
 
 # %% ../nbs/33_evaluate.ipynb #badae60b
 def stack(
@@ -189,6 +189,7 @@ def evaluate(
 ):
     "Rank all images against all captions of a split, both ways."
     protocol = protocol or cfg.eval.protocol
+    check_owners(ts.caption_image, ts.split.n_images)
     return rank_embeddings(*embed_split(model, ts, cfg, protocol, source), ts.caption_image, cfg, protocol, resamples)
 
 # %% ../nbs/33_evaluate.ipynb #d7c7a680
@@ -227,7 +228,7 @@ def fold_numbers(
     "(I,) the fold of each image: contiguous parts of equal size."
     if folds < 1 or n_images % folds or n_images < 2*folds:
         near = [f for f in range(1, n_images//2 + 1) if n_images % f == 0]
-        raise InputError(f"folds={folds}: {n_images} images do not divide into {folds} equal parts of two or more: give one of {', '.join(map(str, near[:12]))}, or another split.")
+        raise InputError(f"folds={folds}: {n_images} images do not divide into {folds} equal parts of two or more: give {'one of ' + ', '.join(map(str, near[:12])) + ', or ' if near else ''}another split.")
     return torch.arange(n_images)//(n_images//folds)
 
 # %% ../nbs/33_evaluate.ipynb #faf536fa

@@ -95,7 +95,7 @@ def kendall(
 # %% ../nbs/53_judgement.ipynb #59ecc473
 def weighted_kendall(
     scores,  # (N,) a score of each pair
-    ratings, # (N, E) ratings 1 to 4 of each
+    ratings, # (N, E) ratings of each
     times,   # (S, N) how often each of S resamples holds each pair
 ):
     "'tau_b' and 'tau_c' of each resample, (S,)."
@@ -103,7 +103,8 @@ def weighted_kendall(
     size = torch.as_tensor(scores)[order].unique_consecutive(return_counts=True)[1]  # pairs of equal score stand together
     last = size.cumsum(0).repeat_interleave(size) - 1
     first = last - size.repeat_interleave(size)
-    levels = [(ratings[order] == int(r)).sum(1).double()*times[:, order] for r in RATINGS]
+    if torch.as_tensor(scores).isnan().any(): raise InputError('a score is NaN: the model or its input is broken, and no order would mean anything.')
+    levels = [(ratings[order] == r).sum(1).double()*times[:, order] for r in ratings.unique()]
     net, all_of = 0, torch.stack(levels)
     for l, w in enumerate(levels[:-1]):
         run = torch.nn.functional.pad(w.cumsum(1), (1, 0))   # run[:, i]: the first i
@@ -136,6 +137,7 @@ def expert_agreement(
 ):
     "(each expert against the mean of the others, averaged; the mean of all against each rating), as `kendall` gives them."
     r = torch.as_tensor(ratings).double()
+    if r.shape[1] < 2: raise InputError(f'{r.shape[1]} column of ratings: how far experts agree needs two or more.')
     rest = [kendall((r.sum(1) - x)/(r.shape[1] - 1), x[:, None]) for x in r.T]
     return {k: sum(d[k] for d in rest)/len(rest) for k in rest[0]}, kendall(r.mean(1), r)
 

@@ -60,12 +60,12 @@ def ranking_loss(
 
 # %% ../nbs/30_losses.ipynb #c3d3c2fd
 def collapse_value(
-    size,                # B
+    size,                # B, two or more
     margin=.2,           # of the hinge
     negatives='hardest', # 'hardest' or 'all'
     reduction='sum',     # 'sum' or 'mean'
 ):
-    "The ranking loss of a model that gives every pair the same score."
+    "The ranking loss of a model that gives every pair the same score, when no two pairs are of one image."
     each = 1 if one_of(negatives, ('hardest', 'all'), 'loss.negatives') == 'hardest' else size - 1
     return reduce_batch(2*size*each*margin, size, reduction)
 

@@ -25,6 +25,7 @@ def ranks(
     if scores.shape != right.shape: raise InputError(f"scores have shape {tuple(scores.shape)}, right answers {tuple(right.shape)}: they should be the same.")
     if (bad := scores.isnan().any(1)).any(): raise InputError(f"query {first + bad.nonzero()[0].item()} has a score that is NaN: the model or its input is broken, and no rank would mean anything.")
     if (bad := ~right.any(1)).any(): raise InputError(f"query {first + bad.nonzero()[0].item()} has no right answer in the gallery: leave it out, or add its answers.")
+    if not scores.is_floating_point(): scores = scores.double()
     best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
     return 1 + ((scores >= best) & ~right).sum(1)
 
@@ -118,8 +119,8 @@ def joint_lengths(
     parts,   # (N, D) embeddings, or a sequence of K of them
     weights, # K weights
 ):
-    "(N,) float64 lengths of `joint_embedding`, to single precision; it is not made."
-    length = lambda p: torch.linalg.vector_norm(p, dim=1, dtype=torch.promote_types(p.dtype, torch.float32)).double()
+    "(N,) float64 lengths of `joint_embedding`; it is not made."
+    length = lambda p: torch.cat([torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) for x in p.split(2**12)])
     return sum((w*length(p))**2 for w, p in zip(weights, as_parts(parts, weights))).sqrt()
 
 # %% ../nbs/32_metrics.ipynb #f85a8068
@@ -176,8 +177,10 @@ def rounding(
     y,     # (M,) lengths of the caption embeddings
     width, # K, numbers in each
 ):
-    "A number that no score which `wrong_scores` makes in float32 is off by."
-    return (min(width, RUN) + width//RUN + 16)*2**-24*x.max().item()*y.max().item()
+    "A number that no score which `wrong_scores` makes in float32 is off by; infinite where lengths leave its range."
+    x, y = x.max().item(), y.max().item()
+    if not all(1e-30 < v < 1e30 for v in (x, y, x*y)): return math.inf
+    return (min(width, RUN) + width//RUN + 16)*2**-24*x*y
 
 # %% ../nbs/32_metrics.ipynb #bd847754
 def count_wrong(
@@ -195,7 +198,7 @@ def count_wrong(
     "(I',), (M',): how many wrong answers of a tile count against each query, by float64 arithmetic."
     count = lambda s, b, r: ((s >= b[:, None]).sum(1, dtype=torch.int32), (s >= r).sum(0, dtype=torch.int32))
     exact = lambda: count(wrong_scores(img, txt, own, weights, i, m), best, right)
-    if best.device.type != 'cpu' or torch.get_float32_matmul_precision() != 'highest': return exact()
+    if best.device.type != 'cpu' or torch.get_float32_matmul_precision() != 'highest' or off == math.inf: return exact()
     s, b, r = wrong_scores(img, txt, own, weights, i, m, torch.float32), best.float(), right.float()
     near = ((s - b[:, None]).abs_() <= off) | ((s - r).abs_() <= off)
     rows = near.any(1).nonzero().squeeze(1)   # few: looking for places in all of them would take longer than all else
@@ -217,7 +220,7 @@ def similarity_ranks(
 ):
     "Ranks of images and of captions, 1 + the number of wrong answers that count: each score is made once, and no more than a block of them is held."
     img, txt = as_parts(img, weights), as_parts(txt, weights)
-    own, n = caption_image.to(img[0].device), len(img[0])
+    own, n = caption_image.to(img[0].device).long(), len(img[0])
     if len(own) != len(txt[0]): raise InputError(f"{len(txt[0])} captions are embedded and caption_image names the images of {len(own)}.")
     check_owners(own, n)
     x, y = joint_lengths(img, weights), joint_lengths(txt, [1.]*len(txt))
@@ -300,7 +303,7 @@ def resampled_metrics(
     seed=0,        # the same seed draws the same images
 ):
     "name -> (n,) float64: each recall ('i2t R@1', ...), rSum and mR on I images drawn with replacement, with their captions."
-    i2t, t2i, own = (x.cpu() for x in (i2t, t2i, caption_image))
+    i2t, t2i, own = i2t.cpu(), t2i.cpu(), caption_image.cpu().long()
     if len(own) != len(t2i): raise InputError(f"{len(t2i)} captions are ranked and caption_image names the images of {len(own)}.")
     check_owners(own, len(i2t))
     counts, out = draw_counts(len(i2t), n, seed), {}
@@ -328,8 +331,12 @@ def bootstrap(
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):
-    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions."
-    return percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level)
+    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions; Wilson's interval where every resample gives 0 or everything."
+    out = percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level)
+    for k, (low, high) in out.items():
+        top = 600. if k == 'rSum' else 100.
+        if low == high and low in (0., top): out[k] = tuple(v*top/100 for v in binomial_interval(100*low/top, len(i2t), level))
+    return out
 
 # %% ../nbs/32_metrics.ipynb #8161fb0e
 def bootstrap_difference(

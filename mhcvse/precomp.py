@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_NPY', 'ABOUT', 'read_lines', 'npy_header', 'open_npy', 'NpyRows', 'cosine_changes', 'Halved', 'check_captions',
-           'per_row', 'whole_numbers', 'precomp_split', 'check_apart', 'precomp_extras', 'Described', 'read_karpathy',
-           'Karpathy', 'karpathy_names', 'described_data', 'precomp_data', 'read_about', 'import_precomp', 'write_npy',
+           'per_row', 'whole_numbers', 'precomp_split', 'precomp_extras', 'Described', 'read_karpathy', 'Karpathy',
+           'karpathy_names', 'described_data', 'precomp_data', 'read_about', 'import_precomp', 'write_npy',
            'captions_each', 'write_lines', 'export_split', 'export_precomp', 'import_once', 'find_flickr30k',
            'open_data']
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .core import InputError, check_whole, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json, writing
-from .checks import EXTRAS, SPLITS, check_extras, check_features, check_unique
+from .checks import EXTRAS, SPLITS, check_apart, check_extras, check_features, check_unique
 from .store import FLICKR30K, Store, as_tensor, blocks, file_marks, read_rows, same_words, write_store
 from .captions import KARPATHY_SPLITS, json_list
 from .merge import Joined
@@ -175,7 +175,7 @@ def whole_numbers(
 ):
     "Lines of whole numbers as ints."
     for i, l in enumerate(lines or [], 1):
-        if not re.fullmatch(r'\s*[+-]?\d{1,18}\s*', l): raise InputError(f"{path}: '{l}' (image {i-1}) is not a whole number: give one id per line, or remove the file.")
+        if not re.fullmatch(r'\s*[+-]?\d{1,19}\s*', l) or not -2**63 <= int(l) < 2**63: raise InputError(f"{path}: '{l}' (image {i-1}) is not a whole number of at most 64 bits: give one id per line, or remove the file.")
     return lines and [int(l) for l in lines]
 
 # %% ../nbs/13_precomp.ipynb #3484efe4
@@ -195,17 +195,6 @@ def precomp_split(
                          f'per row with every image {per_image} times. If the images have another number of captions, say per_image (--per-image).')
     n = m//per_image
     return dict(file=(ims, rows//n), caps=caps, n=n, captions=captions, names=per_row(names, n, m), ids=whole_numbers(per_row(ids, n, m), ids))
-
-# %% ../nbs/13_precomp.ipynb #f86ebc21
-def check_apart(
-    names,  # split -> names of its images
-    folder, # where they are from, for the message
-):
-    "Raise `InputError` when an image is in two splits."
-    seen = {}
-    for s, these in names.items():
-        for n in these:
-            if seen.setdefault(n, s)[:4] != s[:4]: raise InputError(f"{folder}: the image '{n}' is in {seen[n]} and in {s}: take it out of one of them, with its row and its captions.")
 
 # %% ../nbs/13_precomp.ipynb #3d77fc12
 def precomp_extras(
@@ -398,7 +387,7 @@ def write_lines(
     "Write lines that `read_lines` gives back as they are; `InputError` for a text that would not survive."
     for i, l in enumerate(lines):
         if '\n' in l or l.endswith('\r') or (i == 0 and l.startswith('\ufeff')):
-            raise InputError(f"{store.path}: {l[:40]!r} does not fit on a line of {path.name}, which holds one text a line: take the line break out of it and write the store again.")
+            raise InputError(f"{store.path}: {l[:40]!r} does not fit on a line of {path.name}, which holds one text a line: take the line break, or the byte-order mark at its beginning, out of it and write the store again.")
     Path(path).write_bytes(''.join(f'{l}\n' for l in lines).encode())
 
 # %% ../nbs/13_precomp.ipynb #b03d0e53
@@ -430,6 +419,8 @@ def export_precomp(
         with writing(folder):
             part.mkdir(parents=True)
             for s in store.splits: export_split(store.split(s), part)
+            try: precomp_data(part, per)
+            except InputError as e: raise InputError(f"{store.path} cannot be written in this layout, since it could not be read again. {str(e).replace(str(part), str(folder))}") from None
             write_json(part/ABOUT, dict(name=store.name, kind=store.kind, hash=store.hash, scale=store.scale, per_image=per, provenance=store.provenance))
             os.replace(part, folder)
     finally: shutil.rmtree(part, ignore_errors=True)
@@ -444,7 +435,7 @@ def import_once(
     "The store of a folder: the one that was made before from the same files, or a new one."
     folder = Path(folder).resolve()
     stats = sorted(file_marks(p for s in (*SPLITS, ABOUT) for p in folder.glob(s if s == ABOUT else f'{s}_*') if p.suffix in ('.npy', '.txt', '.json')))
-    dst = Path(root)/'data'/f'{folder.name}-{content_hash(stats, float(1. if scale is None else scale))[:8]}.h5'
+    dst = Path(root)/'data'/f'{folder.name}-{content_hash(stats, float(read_about(folder).get("scale", 1.) if scale is None else scale))[:8]}.h5'
     if dst.exists(): print(f'data: {short_path(dst)}, imported before from {folder.name}')
     else:
         print(f'data: importing {folder.name} into {short_path(dst)}')

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from .core import InputError, one_of, content_hash, atomic_path, check_replaced, length_mask, bar_file, writing
-from .checks import EXTRAS, SPLITS, check_each_split, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
+from .checks import EXTRAS, SPLITS, check_apart, check_each_split, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
 
 # %% ../nbs/12_store.ipynb #36e86d02
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -138,6 +138,7 @@ def store_items(
     check_links(links, n, len(texts['captions']))
     check_extras(extras, n, r)
     check_each_split(texts['names'], texts['split'], 'names')
+    check_apart({s: [n for n, t in zip(texts['names'], texts['split']) if t == s] for s in SPLITS}, 'names')
     return {**texts, 'caption_image': links.astype('i8'), **{k: v.astype(EXTRAS[k], copy=False) for k, v in extras.items()}}
 
 # %% ../nbs/12_store.ipynb #966563aa
@@ -617,7 +618,8 @@ def subset(
     images, # (K,) which of its images to keep, in this order, or an (N,) mask
 ):
     "A split of some of the images with their captions."
-    images = torch.arange(split.n_images)[torch.as_tensor(images)]
+    images = torch.as_tensor(images)
+    images = torch.arange(split.n_images)[images if len(images) else images.long()]
     if len(images.unique()) < len(images): raise InputError(f'subset of {split.name}: an image is asked for twice.')
     return Split(split.store, split.name, split.images[images])
 Split.subset = subset
@@ -694,7 +696,7 @@ def check_store(
         items = store_items(f['features'], *(now[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
         for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'):
             check_finite(block := f['features'][s], s.start, f['features']); digest.update(block)
-            if store.checks is not None and [zlib.crc32(x) for x in block] != store.checks[s].tolist(): raise InputError('it has changed since it was written (its checksums differ).')
+            if store.checks is not None and [zlib.crc32(x) for x in block] != store.checks[s].tolist(): raise InputError(f'{path} has changed since it was written (the checksum of an image differs): write the store again.')
     except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e}{'' if 'the store again' in str(e) else ' Write the store again.'}") from None
     if store_hash(digest.hexdigest(), store.dtype, f['features'].shape, store.scale, items) == store.hash: return store.card()
     raise InputError(f'{path} has changed since it was written (its content hash differs): write the store again.')
@@ -751,9 +753,12 @@ def repeated_images(
 def repeats_text(
     store, # the `Store`
 ):
-    "Lines on images that are in a store twice, those first that are in more than one split; '' when there are none."
-    names, split, groups = store.items['names'], store.items['split'], repeated_images(store)
-    across = [g for g in groups if len({split[i].removesuffix('all') for i in g}) > 1]
-    show = lambda gs: '; '.join(' = '.join(f'{names[i]} ({split[i]})' for i in g[:4]) + ' …'*(len(g) > 4) for g in gs[:3]) + ' …'*(len(gs) > 3)
-    inside = [g for g in groups if g not in across and len({split[i] for i in g}) < len(g)]
-    return '\n'.join([f'the same picture in more than one split, where a test has seen its answers ({len(across):,}): {show(across)}']*bool(across) + [f'the same picture twice in a split ({len(inside):,}): {show(inside)}']*bool(inside))
+    "Lines on images that are in a store twice, those first that a test has seen; '' when there are none."
+    if store.checks is None: return 'whether a picture is there twice cannot be told: the file is of an earlier version, without checksums'
+    names, split, out = store.items['names'], store.items['split'], {}
+    for g in repeated_images(store):
+        one = {split[i]: i for i in reversed(g)}   # the first of each split, which are shown first
+        kinds, order = {s.removesuffix('all') for s in one}, [*sorted(one.values()), *(i for i in g if i not in one.values())]
+        what = 'in test and in another split, so a test has seen its answers' if len(kinds) > 1 and 'test' in kinds else 'in train and in dev, so the epoch is chosen on what was trained on' if len(kinds) > 1 else 'twice in a split'
+        if len(kinds) > 1 or len(g) > len(one): out.setdefault(what, []).append(' = '.join(f'{names[i]} ({split[i]})' for i in order[:4]) + ' …'*(len(g) > 4))
+    return '\n'.join(f'the same picture {what} ({len(out[what]):,}): ' + '; '.join(out[what][:3]) + ' …'*(len(out[what]) > 3) for what in sorted(out))

@@ -79,7 +79,7 @@ def evaluate_on(
     check_kind(run, part)
     shared = shared_images(part, seen_items(mine))
     n, where = int(shared.sum()), f'{store.name} {split}'
-    print(f'{where}: {n:,} of {part.n_images:,} images are also training or validation images of {mine.name} and were removed; {part.n_images - n:,} are left.')
+    print(f'{where}: {n:,} of {part.n_images:,} images have the photo number or a caption of training or validation images of {mine.name} and were removed; {part.n_images - n:,} are left.')
     if n == part.n_images: raise InputError(f"{where}: all {n} images are among those that the run has seen in {mine.name}, so nothing is left to test on: choose another split or store.")
     ts = read_split(Task(store, run.cfg, run.task.vocab, run.task.graph), part.subset(~shared))
     return Transfer(**vars(evaluate(run.model, ts, run.cfg, protocol, resamples)), trained_on=mine.name, tested_on=where, removed=n)
