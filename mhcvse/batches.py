@@ -206,7 +206,7 @@ BUFFERS = 5   # batches that `ahead` may hold at once, with the one in use
 
 # %% ../nbs/15_batches.ipynb #f616f9c2
 class TrainBatches:
-    "The training batches of a split: every caption once an epoch, in an order that only the seed and the epoch decide."
+    "The training batches of a split: every caption once an epoch but those of an incomplete last batch, in an order that only the seed and the epoch decide."
     def __init__(self,
         split,               # the `Split`
         captions,            # its encoded `Captions`

@@ -92,7 +92,7 @@ class ModelConfig(Group):
     graph_shift: float = opt(.02, 'u in f(P)', 'CVSE', low=-1., high=1.)
     graph_cut: float = opt(.3, 'edges below this are dropped, the others become 1', 'CVSE', low=0.)
     graph_edge: float = opt(.25, 'what the edges of a column sum to, beside the 1 of the node itself', 'CVSE', low=0.)
-    graph_norm: str = opt('symmetric', 'symmetric: D^-1/2 A D^-1/2; transposed: (A D^-1/2)^T D^-1/2, as CVSE computes it', 'paper §3.1', ('symmetric', 'transposed'))
+    graph_norm: str = opt('symmetric', 'symmetric: D^-1/2 A D^-1/2, the usual reading of "normalized"; transposed: (A D^-1/2)^T D^-1/2, as CVSE computes it', 'paper §3.1', ('symmetric', 'transposed'))
     graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'CVSE', ('standard', 'printed'))
     graph_hidden: float = opt(.5, 'hidden size of the graph as a share of D', 'CVSE', low=.01, high=4.)
     graph_slope: float = opt(.2, 'negative slope of the LeakyReLU between graph layers', 'CVSE', low=0., high=1.)

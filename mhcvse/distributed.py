@@ -45,7 +45,7 @@ def check_shared(
     cfg,       # `Config`; its batch is that of all processes together
     processes, # W
 ):
-    "Raise `InputError` unless each process has two pairs or more, what a batch norm needs, and nothing is compiled."
+    "Raise `InputError` unless each process has two pairs or more, what a batch norm needs, and the config asks for nothing that is for one process."
     size, mode = cfg.train.batch_size, cfg.train.compile
     if size < 2*processes:
         raise InputError(f"train.batch_size={size} is the batch of all {processes} processes together and leaves some with less than two pairs: set it to {2*processes} or more, or use at most {max(1, size//2)} processes.")

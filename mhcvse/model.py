@@ -51,7 +51,7 @@ def instance_head(
 
 # %% ../nbs/25_model.ipynb #2393dfac
 class MHCVSE(nn.Module):
-    "MH-CVSE (paper §3.1, Figure 1); `attention='memory'` makes it CVSE, `'none'` without consensus VSE++."
+    "MH-CVSE (paper §3.1, Figure 1); the presets `cvse` and `vsepp` make it CVSE and VSE++."
     def __init__(self,
         cfg,           # `ModelConfig`
         vocab_size,    # V, words in the vocabulary
