@@ -8,7 +8,7 @@ __all__ = ['PARTS', 'CONSTANT', 'RECIPES', 'mix', 'Arm', 'core_arms', 'setting_a
            'train_record', 'work', 'run_jobs', 'run_grid', 'arm_ranks', 'effects', 'claims', 'draw_effects']
 
 # %% ../nbs/51_ablation.ipynb #ff8c6a0d
-import importlib, json, multiprocessing, os
+import contextlib, functools, importlib, json, multiprocessing, os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -210,15 +210,17 @@ def run_jobs(
 ):
     "Do the jobs, several at a time, with a bar; every one that can be finished is, and then the first error is raised."
     errors = []
-    with tqdm(total=len(jobs), unit=' runs', file=bar_file(), ncols=100, disable=not jobs) as bar:
-        if not workers:
-            for j in jobs: work(*j, None); bar.update()
-            return
-        task = importlib.import_module('mhcvse.ablation').work   # by its module, which a new process can import; a notebook's own it cannot
-        with ProcessPoolExecutor(min(workers, max(1, len(jobs))), multiprocessing.get_context('spawn')) as pool:
-            for done in as_completed([pool.submit(task, *j, max(1, os.cpu_count()//workers)) for j in jobs]):
-                if e := done.exception(): errors.append(e)
-                bar.update()
+    with tqdm(total=len(jobs), unit=' runs', file=bar_file(), ncols=100, disable=not jobs) as bar, contextlib.ExitStack() as stack:
+        if workers:
+            task = importlib.import_module('mhcvse.ablation').work   # by its module, which a new process can import; a notebook's own it cannot
+            pool = stack.enter_context(ProcessPoolExecutor(min(workers, max(1, len(jobs))), multiprocessing.get_context('spawn')))
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)   # an interruption does not wait for those that have not begun
+            todo = (f.result for f in as_completed([pool.submit(task, *j, max(1, os.cpu_count()//workers)) for j in jobs]))
+        else: todo = (functools.partial(work, *j, None) for j in jobs)
+        for one in todo:
+            try: one()
+            except Exception as e: errors.append(e)
+            bar.update()
     if errors: raise errors[0]
 
 # %% ../nbs/51_ablation.ipynb #a4e8dbb0

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from .core import InputError, generator, one_of, unit, masked_mean, masked_max
+from .config import EvalConfig, ModelConfig
 
 # %% ../nbs/21_attention.ipynb #525239ed
 def attention_weights(
@@ -93,7 +94,7 @@ class AttentionPool(nn.Module):
     "Multi-head self-attention with its switches (residual, norm, input scale, dropout), then mean or max over positions."
     def __init__(self,
         embed_dim,         # D
-        heads=8,           # H
+        heads=ModelConfig.heads, # H
         residual=True,     # add the input of the attention to its output
         norm='none',       # layer norm: none, before the attention, after it
         scale_inputs=True, # multiply the unit-length inputs by sqrt(D)
@@ -209,11 +210,11 @@ class InstanceHead(nn.Module):
     def __init__(self,
         embed_dim,              # D
         attention='multihead',  # multihead (paper), memory (CVSE), none
-        heads=8,                # multihead: H
+        heads=ModelConfig.heads, # multihead: H
         residual=True,          # multihead: add the input of the attention to its output
         attention_norm='none',  # multihead: layer norm none, before, after
         scale_inputs=True,      # multihead: multiply the inputs by sqrt(D)
-        dropout=.2,             # multihead: on the output; memory: after each tanh
+        dropout=ModelConfig.attention_dropout, # multihead: on the output; memory: after each tanh
         memory_norm='feature',  # memory: batch norms of the visual side: feature, region, none
         pooling='mean',         # multihead and none: mean or max
         pool_norm='batch',      # batch norm over items before the last normalisation: batch or none
@@ -301,7 +302,7 @@ def head_redundancy(
     maps,      # (B, H, N) from `head_maps`
     mask=None, # (B, N) True where real; None: all are
     draws=20,  # how often chance is drawn
-    n=1000,    # resamples of the items, for the interval
+    n=EvalConfig.resamples, # resamples of the items, for the interval
     seed=0,    # of both
 ):
     "`Redundancy` of H heads over B items."

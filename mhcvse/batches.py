@@ -12,11 +12,10 @@ __all__ = ['BUFFERS', 'choose_place', 'free_memory', 'gather_into', 'Staging', '
 import functools, os
 from collections import deque
 from typing import NamedTuple
-import numpy as np
 import psutil
 import torch
 from .core import InputError, check_whole, ahead, generator, length_mask, one_of, unit
-from .store import activations, as_tensor, read_features
+from .store import activations, as_tensor, kept_type, read_features
 
 # %% ../nbs/15_batches.ipynb #91005e29
 def choose_place(
@@ -89,12 +88,12 @@ class FeatureSource:
     ):
         self.split, self.device, (r, f) = split, torch.device(device), split.store.shape
         free = [free_memory(d)//2 if memory_limit is None else memory_limit for d in (self.device, 'cpu')]
-        size = split.store.dtype.itemsize if dtype is None else dtype.itemsize
+        size = (dtype or kept_type(split.store.dtype)).itemsize
         self.place = one_of(place or choose_place(split.n_images*r*f*size, *free), ('device', 'memory', 'store'), 'place')
         self.values = None if self.place == 'store' else split.load(dtype, self.device if self.place == 'device' else 'cpu')
         self.n_regions = None if split.n_regions is None else split.n_regions.to(self.device)
         self.normed = False   # whether the values are of unit length already: see `norm_source`
-        self.kept = as_tensor(np.empty(0, split.store.dtype)).dtype if self.values is None else self.values.dtype
+        self.kept = kept_type(split.store.dtype) if self.values is None else self.values.dtype
         self.staging = Staging(self.device) if self.device.type != 'cpu' and self.place != 'device' else None
 
     def stored(self, index, out=None):

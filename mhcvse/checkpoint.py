@@ -47,8 +47,8 @@ def random_states(
     device='cpu', # where the training computes
 ):
     "name -> tensor: the state of every global source of randomness."
-    version, python, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
+    _, python, gauss = random.getstate()
+    _, keys, *rest = np.random.get_state()
     out = dict(torch=torch.get_rng_state(), python=torch.tensor(python), python_gauss=torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
                numpy=torch.from_numpy(keys.astype('i8')), numpy_rest=torch.tensor(rest, dtype=torch.float64))
     return out | (dict(cuda=torch.cuda.get_rng_state(device)) if torch.device(device).type == 'cuda' else {})

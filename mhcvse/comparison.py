@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from scipy import stats
 from .core import InputError
+from .config import EvalConfig
 from .metrics import flat, resampled_metrics, retrieval_metrics
 
 # %% ../nbs/38_comparison.ipynb #ce5f8deb
@@ -81,7 +82,7 @@ def contrast(
     systems,       # name -> list of (i2t, t2i) ranks, one per seed, the same seeds for each
     weights,       # name -> its weight
     caption_image, # (M,) the image of each caption
-    n=1000,        # resamples of the images
+    n=EvalConfig.resamples, # resamples of the images
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):
@@ -101,7 +102,7 @@ def difference(
     a,             # list of (i2t, t2i) ranks of one system, one per seed
     b,             # list of the same for another, seed by seed
     caption_image, # (M,) the image of each caption
-    n=1000,        # resamples of the images
+    n=EvalConfig.resamples, # resamples of the images
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):
@@ -181,7 +182,7 @@ def compare(
     run_a,        # `Run`, or a list of them (seeds)
     run_b,        # `Run`, or a list with the same seeds
     split='test', # on which split
-    n=1000,       # resamples of the images
+    n=EvalConfig.resamples, # resamples of the images
     protocol=None, # of both; None: their own, when it is one
 ):
     "`Comparison` of b with a on one split of one store, under one protocol."

@@ -21,6 +21,7 @@ import safetensors, safetensors.torch
 from lemminflect import getAllLemmas, getLemma
 from textblob.en import parser, tag
 from .core import InputError, atomic_path, content_hash, one_of, unit
+from .config import DataConfig, ModelConfig
 from .text import load_word_vectors
 
 # %% ../nbs/11_concepts.ipynb #4f6fd015
@@ -142,9 +143,9 @@ def within_quota(
 # %% ../nbs/11_concepts.ipynb #f77252f0
 def choose_concepts(
     token_lists,        # the tokens of each training caption
-    n=300,              # C, the most concepts to choose
+    n=DataConfig.n_concepts, # C, the most concepts to choose
     choice='quota',     # 'quota': within each class; 'frequency': overall
-    quota=(7, 2, 1),    # shares of object, motion and property words
+    quota=DataConfig.concept_quota, # shares of object, motion and property words
     stop_words='drop',  # 'drop' or 'keep'
     language='english', # 'other': no classes and no stop words are known
     form='lemma',       # 'word': word forms instead of lemmas
@@ -215,8 +216,8 @@ def conditional(
 # %% ../nbs/11_concepts.ipynb #11f52cc0
 def rescale(
     P,     # (C, C) conditional probabilities
-    s=5.,  # the power's base
-    u=.02, # its shift
+    s=ModelConfig.graph_power, # the power's base
+    u=ModelConfig.graph_shift, # its shift
 ):
     "f(P) = s^(P-u) - s^(-u)."
     return s**(P - u) - s**-u
@@ -224,10 +225,10 @@ def rescale(
 # %% ../nbs/11_concepts.ipynb #de3d74fd
 def edges(
     P,         # (C, C) conditional probabilities
-    s=5.,      # base of `rescale`
-    u=.02,     # shift of `rescale`
-    cut=.3,    # edges below it are dropped
-    weight=.25 # what the edges of a column sum to
+    s=ModelConfig.graph_power,  # base of `rescale`
+    u=ModelConfig.graph_shift,  # shift of `rescale`
+    cut=ModelConfig.graph_cut,  # edges below it are dropped
+    weight=ModelConfig.graph_edge, # what the edges of a column sum to
 ):
     "(C, C) A: the edges that survive the cut, scaled by column, plus the identity."
     B = (rescale(P, s, u) >= cut).to(P.dtype).fill_diagonal_(0)
@@ -407,9 +408,9 @@ CVSE_CONCEPTS = {  # quoted: what others counted in the files that CVSE released
 # %% ../nbs/11_concepts.ipynb #1f1a0aba
 def graph_facts(
     P,     # (C, C) conditional probabilities
-    s=5.,  # base of `rescale`
-    u=.02, # shift of `rescale`
-    cut=.3 # edges below it are dropped
+    s=ModelConfig.graph_power, # base of `rescale`
+    u=ModelConfig.graph_shift, # shift of `rescale`
+    cut=ModelConfig.graph_cut, # edges below it are dropped
 ):
     "What survives the cut: edges, columns without any, the largest column, and the percentage of the edges in the five largest."
     B = (rescale(P, s, u) >= cut).fill_diagonal_(False)

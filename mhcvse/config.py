@@ -135,7 +135,7 @@ class TrainConfig(Group):
     epochs: int = opt(30, 'passes over the training captions', 'paper §4.3', low=1)
     batch_size: int = opt(128, 'B, captions (with their images) in a batch', 'CVSE', low=2)
     lr: float = opt(2e-4, 'initial learning rate of Adam', 'CVSE', low=0.)
-    grad_norm: float = opt(2., 'gradients are scaled down to this norm', 'CVSE', low=0.)
+    grad_norm: float = opt(2., 'gradients are scaled down to this norm; 0: no limit', 'CVSE', low=0.)
     schedule: str = opt('cosine', 'cosine: one cycle; restarts: a cycle every cycle_epochs; step: x step_factor every step_epochs (CVSE). The formula is not given; the text asks for resets and for late convergence: one cycle has the second', 'paper §3.5', ('cosine', 'restarts', 'step'))
     cycle_epochs: int = opt(10, 'T of eq 16 with restarts, in epochs', 'paper silent', low=1)
     lr_floor: float = opt(0., 'where the cosine ends, as a share of lr', 'paper silent', low=0., high=1.)

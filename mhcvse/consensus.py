@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from .core import InputError, one_of, unit
+from .config import ModelConfig
 
 # %% ../nbs/23_consensus.ipynb #6ef44aaa
 def tanh_layer(
@@ -48,7 +49,7 @@ class ConsensusHead(nn.Module):
     "Scores all concepts for each item, makes them a distribution, and rebuilds the item from concepts (CVSE; the paper is silent)."
     def __init__(self,
         embed_dim,     # D
-        sharpness=10., # s, factor of scores and labels inside the softmax
+        sharpness=ModelConfig.sharpness, # s, factor of scores and labels inside the softmax
         norm='batch',  # batch norm before each tanh: 'batch' or 'none'
         dropout=0.,    # after each tanh, in training
     ):
@@ -61,7 +62,7 @@ class ConsensusHead(nn.Module):
         Z,           # (C, D) concept table, rows of unit length
         v,           # (B, D) items of one modality
         labels=None, # (B, C) 1 where a caption names a concept; None: no labels (images)
-        ratio=.35,   # r, share of the labels in the distribution
+        ratio=ModelConfig.label_ratio, # r, share of the labels in the distribution
     ):
         "A `Consensus`: embedding (B, D), probs (B, C), scores (B, C)."
         check_sizes(Z, v, labels, ratio)

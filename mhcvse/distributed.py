@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-from .core import InputError, find_device, in_project, project_root, run_command, short_path
+from .core import InputError, check_whole, find_device, in_project, project_root, run_command, short_path
 from .config import Config, PRESETS, SIZES
 from .runs import used_folder
 from .checkpoint import Stopped, stop_signals
@@ -330,8 +330,8 @@ def fit_processes(
     gpus = torch.cuda.device_count()
     processes = max(1, gpus) if processes is None else processes
     if path is None: raise InputError("fit_processes: path=None, but the processes hand the weights over in a run's folder: give one, from `open_run`.")
+    check_whole(1, processes=processes)
     if processes == 1: return fit(cfg, task, path, **info)
-    if processes < 1: raise InputError(f"processes={processes} should be at least 1.")
     if cfg.train.device != 'cpu' and 0 < gpus < processes: raise InputError(f"processes={processes}, but this machine has {gpus} GPU(s): a process needs one of its own.")
     check_shared(cfg, processes)
     launch(fit_forked, (cfg, task, Path(path), processes, info), processes)

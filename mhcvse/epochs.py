@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WORKSPACE', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'pack_parts',
            'unpack_parts', 'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step',
-           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'is_full',
-           'settle', 'run_epoch', 'validate', 'share']
+           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'settle',
+           'run_epoch', 'validate', 'share']
 
 # %% ../nbs/34_epochs.ipynb #4718daa2
 import contextlib, gc, math, os, time, weakref
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import torch
-from .core import InputError, seeded, generator, find_device
+from .core import InputError, seeded, generator, find_device, is_full
 from .checkpoint import set_random_states
 from .text import load_word_vectors, init_embedding, vector_coverage
 from .batches import Batch, FeatureSource, TrainBatches
@@ -310,7 +310,7 @@ def check_finite(
     images = bad_images(trainer, at.epoch, step)
     what = f"the features of {', '.join(images[:3])} are not finite numbers" if images else f"the weights '{name}' are no longer finite" if first is None else f"the {at.names[int(bad[first].nonzero()[0])//2]} loss is not a finite number"
     half = ' Half precision holds nothing over 65,504: set train.half_features=false.' if trainer.cfg.train.half_features else ''
-    cure = f'Write the store again without them (`check_store` reads all).{half}' if images else f'Lower train.lr={trainer.cfg.train.lr} or train.grad_norm={trainer.cfg.train.grad_norm}, or use train.precision=float32.'
+    cure = f'Write the store again without them (`check_store` reads all).{half}' if images else f'Lower train.lr={trainer.cfg.train.lr} or train.grad_norm={trainer.cfg.train.grad_norm}' + ('.' if trainer.cfg.train.precision == 'float32' else ', or use train.precision=float32.')
     raise InputError(f"epoch {at.epoch + 1}, step {step + 1}: {what}. {cure}")
 
 # %% ../nbs/34_epochs.ipynb #66614a3d
@@ -334,18 +334,13 @@ def halve_batch(
     "Go on with half of the batch, where that is allowed; else an `InputError` with what helps."
     size, where = trainer.batches.batch_size, f'epoch {at.epoch + 1}, step {at.step + 1}: the memory of the device ({trainer.device}) does not suffice for train.batch_size={trainer.batches.batch_size}'
     if not trainer.cfg.train.halve_batch or size < 4:
-        raise InputError(f"{where}. Less is needed with train.batch_size={size//2}, train.precision=bfloat16, train.half_features=true or a smaller model.embed_dim; with train.halve_batch=true the same run goes on with half of the batch.")
+        t = trainer.cfg.train
+        helps = [f'train.batch_size={size//2}']*(size > 3) + ['train.precision=bfloat16']*(t.precision == 'float32') + ['train.half_features=true']*(not t.half_features) + ['a smaller model.embed_dim']
+        raise InputError(f"{where}. Less is needed with {' or '.join(filter(None, (', '.join(helps[:-1]), helps[-1])))}" + ('.' if size < 4 or t.halve_batch else '; with train.halve_batch=true the same run goes on with half of the batch.'))
     print(f'{where}: going on with {size//2}.')
     set_batch(trainer, size//2)
     at.step = -(-at.step*size//(size//2))
     if progress is not None: progress.total, progress.n = 2*progress.total, 2*progress.n
-
-# %% ../nbs/34_epochs.ipynb #96a852b3
-def is_full(
-    error, # that a step ended with
-):
-    "Whether memory ran out: torch's own allocator says so, or a library, a replay or a CPU's allocator, in words only."
-    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in ('out of memory', "can't allocate memory"))
 
 # %% ../nbs/34_epochs.ipynb #528e49a1
 def settle(

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from .core import InputError, one_of
+from .config import EvalConfig
 from .batches import image_batches, caption_batches
 from .model import Embedding, evaluating
-from .metrics import check_owners, pair_scores, similarity_ranks, retrieval_metrics, resampled_metrics, percentiles, bootstrap, bootstrap_difference, flat
+from .metrics import KS, check_owners, pair_scores, similarity_ranks, retrieval_metrics, resampled_metrics, percentiles, widened, bootstrap, bootstrap_difference, flat
 
 # %% ../nbs/33_evaluate.ipynb #badae60b
 def stack(
@@ -49,7 +50,7 @@ def embed_captions(
     model,         # `MHCVSE`
     captions,      # `Captions`, M of them
     labels,        # (M,C) concept labels, or None
-    batch_size=256, # captions encoded at once
+    batch_size=EvalConfig.batch_size, # captions encoded at once
 ):
     "`Embedding` of captions (M,D), in order."
     with evaluating(model) as device:
@@ -125,7 +126,7 @@ def result_text(
     def number(label, name):
         ends = r.intervals.get(name)
         return f'{label} {flat(r.metrics)[name]:.1f}' + (' [{:.1f}, {:.1f}]'.format(*ends) if ends else '')
-    rows = [[number(k, f'{way} {k}') for k in ('R@1', 'R@5', 'R@10')] + [f"median rank {r.metrics[way]['medr']:g}"] for way in ('i2t', 't2i')]
+    rows = [[number(k, f'{way} {k}') for k in (f'R@{n}' for n in KS)] + [f"median rank {r.metrics[way]['medr']:g}"] for way in ('i2t', 't2i')]
     return '\n'.join([r.protocol, *('  '.join([way, *row]) for way, row in zip(('image to text', 'text to image'), rows)), '  '.join(number(k, k) for k in ('rSum', 'mR'))])
 
 # %% ../nbs/33_evaluate.ipynb #8700856e
@@ -272,7 +273,7 @@ def rank_folds(
         r = rank_embeddings(pick(img, slice(k*size, (k + 1)*size)), pick(txt, mine.to(txt.fused.device)), own, cfg, protocol, resamples)
         parts.append(r)
         samples.append(resampled_metrics(r.i2t, r.t2i, own, resamples, (cfg.train.seed, k)))
-    intervals = percentiles({n: torch.stack([s[n] for s in samples]).mean(0) for n in samples[0]})
+    intervals = widened(percentiles({n: torch.stack([s[n] for s in samples]).mean(0) for n in samples[0]}), len(img.fused))
     return Folds(protocol, mean_metrics(r.metrics for r in parts), intervals, parts, rank_embeddings(img, txt, caption_image, cfg, protocol, resamples))
 
 # %% ../nbs/33_evaluate.ipynb #a229fa20

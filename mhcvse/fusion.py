@@ -10,6 +10,7 @@ import math
 import torch
 from torch import nn
 from .core import InputError, one_of, unit
+from .config import ModelConfig
 
 # %% ../nbs/24_fusion.ipynb #ee58f9ed
 class Fixed(nn.Module):
@@ -138,7 +139,7 @@ class Fusion(nn.Module):
     def __init__(self,
         kind,       # one of `FUSIONS`
         embed_dim,  # D
-        weight=.85, # of the instance: constant in 'fixed', where the learned kinds start
+        weight=ModelConfig.fusion_weight, # of the instance: constant in 'fixed', where the learned kinds start
     ):
         super().__init__()
         one_of(kind, FUSIONS, 'fusion')

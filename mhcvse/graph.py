@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .core import InputError, one_of, unit
+from .config import ModelConfig
 
 # %% ../nbs/22_graph.ipynb #0404ba03
 class GraphConv(nn.Module):
@@ -48,8 +49,8 @@ class ConceptEncoder(nn.Module):
     def __init__(self,
         node_dim,        # E, size of a node's vector
         embed_dim,       # D, size of the joint space
-        hidden=.5,       # size between the layers, as a share of D
-        slope=.2,        # of the LeakyReLU on the negative side
+        hidden=ModelConfig.graph_hidden, # size between the layers, as a share of D
+        slope=ModelConfig.graph_slope, # of the LeakyReLU on the negative side
         form='standard', # standard: A act(A H W1) W2; printed: act(A H) W in each layer, as eq 3 stands
     ):
         super().__init__()

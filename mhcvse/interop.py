@@ -374,7 +374,7 @@ def cvse_edges(
     nums,   # (C,) occurrences of each
 ):
     "(C, C) A of CVSE: the edges that survive the cut, scaled by column, plus the identity."
-    A = edges(conditional(counts, nums))
+    A = edges(conditional(counts, nums), 5., .02, .3, .25)
     B = (A > 0).to(A.dtype).fill_diagonal_(0)
     return .25*B/(B.sum(0) + 1e-6) + torch.eye(len(A), dtype=A.dtype)
 

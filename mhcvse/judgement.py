@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 from .core import InputError
+from .config import EvalConfig
 from .metrics import draw_counts, percentiles
 from .precomp import read_lines
 from .evaluate import embed_split, score_pairs
@@ -122,7 +123,7 @@ def resampled_kendall(
     scores,  # (N,) a score of each pair
     ratings, # (N, E) ratings of each
     image,   # (N,) the image of each
-    n=1000,  # resamples
+    n=EvalConfig.resamples, # resamples
     seed=0,  # the same seed draws the same images
 ):
     "'tau_b' and 'tau_c' (n,) on images drawn with replacement, each with its pairs."

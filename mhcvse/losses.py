@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from .core import InputError, one_of
+from .config import LossConfig
 
 # %% ../nbs/30_losses.ipynb #ff6cf8b0
 def wide(
@@ -44,7 +45,7 @@ def not_negatives(
 def ranking_loss(
     scores,              # (..., B, B) similarity of image i and caption j; the right pairs on the diagonal
     image=None,          # (B,) id of each pair's image; None: all differ
-    margin=.2,           # by how much a right pair should beat a wrong one, in cosine
+    margin=LossConfig.margin, # by how much a right pair should beat a wrong one, in cosine
     negatives='hardest', # 'hardest' per image and per caption, or 'all'
     reduction='sum',     # 'sum' over the batch, or 'mean': divided by B
 ):
@@ -61,7 +62,7 @@ def ranking_loss(
 # %% ../nbs/30_losses.ipynb #c3d3c2fd
 def collapse_value(
     size,                # B, two or more
-    margin=.2,           # of the hinge
+    margin=LossConfig.margin, # of the hinge
     negatives='hardest', # 'hardest' or 'all'
     reduction='sum',     # 'sum' or 'mean'
 ):
@@ -88,7 +89,7 @@ def dynamic_weight(
     detach=True,         # the weight is a constant for the gradient
 ):
     "Eq 15: the weight of a loss from its value."
-    if one_of(weighting, ('printed', 'prose', 'fixed'), 'loss.weighting') == 'fixed': return base*torch.ones_like(loss, requires_grad=False)
+    if one_of(weighting, ('printed', 'prose', 'fixed'), 'loss.weighting') == 'fixed': return base*torch.ones_like(loss)
     x = loss.detach() if detach else loss
     return base*torch.sigmoid(x if weighting == 'printed' else -x)
 

@@ -146,7 +146,7 @@ def merged_extras(
         elif any(have) and k not in drop:
             if not all(have): raise InputError(f'{stores[have.index(False)].path} has no {k}, and {stores[have.index(True)].path} has. Extract both alike, or say --drop {k} to leave them out.')
             out[k] = [s.file[k][:] for s in stores]
-            if k == 'boxes': out[k] = [np.pad(b, ((0, 0), (0, r - b.shape[1]), (0, 0))) for b in out[k]]
+            if k in ('boxes', 'scores'): out[k] = [np.pad(b, [(0, 0), (0, r - b.shape[1])] + [(0, 0)]*(b.ndim - 2)) for b in out[k]]
             if len({b.shape[1:] for b in out[k]}) > 1: raise InputError(f"{k} of {', '.join(f'{s.path} {b.shape[1:]}' for s, b in zip(stores, out[k]))} differ in shape: say --drop {k} to leave them out.")
     return {k: np.concatenate(v) for k, v in out.items()}
 

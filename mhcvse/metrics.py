@@ -6,14 +6,15 @@
 __all__ = ['BLOCK', 'TIE', 'RUN', 'KS', 'ranks', 'check_owners', 'block_ranks', 'image_ranks', 'as_parts', 'joint_embedding',
            'pair_scores', 'right_scores', 'joint_lengths', 'least_scores', 'tiles', 'wrong_scores', 'rounding',
            'count_wrong', 'similarity_ranks', 'recalls', 'retrieval_metrics', 'flat', 'chance_recalls',
-           'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'bootstrap', 'bootstrap_difference',
-           'seed_interval']
+           'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'widened', 'bootstrap',
+           'bootstrap_difference', 'seed_interval']
 
 # %% ../nbs/32_metrics.ipynb #7e7b91a1
 import math
 import torch
 from scipy import stats
 from .core import InputError, generator
+from .config import EvalConfig
 
 # %% ../nbs/32_metrics.ipynb #5f0e51be
 def ranks(
@@ -287,7 +288,7 @@ def binomial_interval(
 # %% ../nbs/32_metrics.ipynb #8e69bb33
 def draw_counts(
     size,   # I
-    n=1000, # resamples
+    n=EvalConfig.resamples, # resamples
     seed=0, # the same seed draws the same images
 ):
     "(n, I) float64: how often each resample of I images holds each image."
@@ -299,7 +300,7 @@ def resampled_metrics(
     i2t,           # (I,) ranks of images as queries
     t2i,           # (M,) ranks of captions as queries
     caption_image, # (M,) the image of each caption
-    n=1000,        # resamples
+    n=EvalConfig.resamples, # resamples
     seed=0,        # the same seed draws the same images
 ):
     "name -> (n,) float64: each recall ('i2t R@1', ...), rSum and mR on I images drawn with replacement, with their captions."
@@ -322,28 +323,35 @@ def percentiles(
     q = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.float64)
     return {k: tuple(v.quantile(q).tolist()) for k, v in samples.items() if len(v)}
 
+# %% ../nbs/32_metrics.ipynb #1e2f3a4b
+def widened(
+    intervals, # of recalls, rSum and mR, as `percentiles` gives them
+    n_images,  # I, of the test
+    level=.95, # of the interval
+):
+    "The same, with Wilson's interval where all resamples are at one end."
+    top = lambda k: 600. if k == 'rSum' else 100.
+    wilson = lambda low, k: tuple(float(v)*top(k)/100 for v in binomial_interval(100*low/top(k), n_images, level))
+    return {k: wilson(low, k) if low == high and low in (0., top(k)) else (low, high) for k, (low, high) in intervals.items()}
+
 # %% ../nbs/32_metrics.ipynb #17fa021a
 def bootstrap(
     i2t,           # (I,) ranks of images as queries
     t2i,           # (M,) ranks of captions as queries
     caption_image, # (M,) the image of each caption
-    n=1000,        # resamples; 0: no intervals
+    n=EvalConfig.resamples, # resamples; 0: no intervals
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):
     "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions; Wilson's interval where every resample gives 0 or everything."
-    out = percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level)
-    for k, (low, high) in out.items():
-        top = 600. if k == 'rSum' else 100.
-        if low == high and low in (0., top): out[k] = tuple(v*top/100 for v in binomial_interval(100*low/top, len(i2t), level))
-    return out
+    return widened(percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level), len(i2t), level)
 
 # %% ../nbs/32_metrics.ipynb #8161fb0e
 def bootstrap_difference(
     a,             # (i2t, t2i) ranks of one system
     b,             # (i2t, t2i) ranks of another on the same test set
     caption_image, # (M,) the image of each caption
-    n=1000,        # resamples; 0: no intervals
+    n=EvalConfig.resamples, # resamples; 0: no intervals
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from .core import InputError, length_mask
+from .config import ModelConfig
 from .encoders import ImageEncoder, TextEncoder, side_by_side
 from .attention import InstanceHead
 from .graph import ConceptEncoder
@@ -33,7 +34,7 @@ class Embedding(NamedTuple):
 def similarity(
     img,    # `Embedding` of I images
     txt,    # `Embedding` of M captions
-    c=.05,  # share of the consensus cosine; ignored without a consensus level
+    c=ModelConfig.consensus_score, # share of the consensus cosine; ignored without a consensus level
 ):
     "(I,M) scores: cosine of the fused embeddings, with a share `c` of the consensus cosine."
     fused = img.fused @ txt.fused.T

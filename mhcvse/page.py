@@ -202,7 +202,8 @@ def command(
     text = lambda v: ':'.join(map(str, v)) if isinstance(v, tuple) else str(v).lower() if isinstance(v, bool) else str(v)
     words = ['papermill', 'nbs/99_reproduce.ipynb', 'out.ipynb', '-p', 'data', data_argument(folder), '-p', 'preset', preset, '-p', 'size', size]
     for field, p in given.items(): words += ['-p', p, text(folder.cfg.get(field))]
-    other = ' '.join(f'{n}={shlex.quote(text(v))}' for n, (_, v) in changes(folder).items() if n not in given)
+    quote = lambda v: f"'{v}'" if set(',;') & set(v) and "'" not in v else shlex.quote(v)   # overrides are divided at commas, too
+    other = ' '.join(f'{n}={quote(text(v))}' for n, (_, v) in changes(folder).items() if n not in given)
     return shlex.join(words + (['-p', 'overrides', other] if other else []))
 
 # %% ../nbs/63_page.ipynb #87f2310a

@@ -10,7 +10,7 @@ __all__ = ['NOT_NPY', 'ABOUT', 'read_lines', 'npy_header', 'open_npy', 'NpyRows'
            'open_data']
 
 # %% ../nbs/13_precomp.ipynb #e7c94292
-import os, re, shutil
+import os, re, shlex, shutil
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from .core import InputError, check_whole, check_target, did_you_mean, content_hash, project_root, read_json, short_path, write_json, writing
 from .checks import EXTRAS, SPLITS, check_apart, check_extras, check_features, check_unique
-from .store import FLICKR30K, Store, as_tensor, blocks, file_marks, read_rows, same_words, write_store
+from .store import FLICKR30K, Store, as_tensor, blocks, file_marks, read_features, read_rows, same_words, write_store
 from .captions import KARPATHY_SPLITS, json_list
 from .merge import Joined
 
@@ -361,11 +361,12 @@ def write_npy(
     data,  # an HDF5 data set
     rows,  # (N,) which of its rows, in order
     label, # what the progress bar says
+    read=read_rows, # gives numbers from a data set and rows
 ):
     "Write rows of a data set as `np.save` would, block by block."
     with open(path, 'wb') as f:
         np.lib.format.write_array_header_1_0(f, dict(descr=np.lib.format.dtype_to_descr(data.dtype), fortran_order=False, shape=(len(rows), *data.shape[1:])))
-        for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), label): f.write(read_rows(data, rows[s]).tobytes())
+        for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), label): f.write(read(data, rows[s]).tobytes())
 
 # %% ../nbs/13_precomp.ipynb #b72d086b
 def captions_each(
@@ -398,7 +399,7 @@ def export_split(
     "Write the files of one split."
     f, rows, s = split.store.file, split.images.numpy(), split.name
     order = np.argsort(split.caption_image.numpy(), kind='stable')
-    write_npy(folder/f'{s}_ims.npy', f['features'], rows, f'writing {s}_ims.npy')
+    write_npy(folder/f'{s}_ims.npy', f['features'], rows, f'writing {s}_ims.npy', lambda _, i: read_features(split.store, i))   # against their checksums
     write_lines(folder/f'{s}_caps.txt', [split.captions[j] for j in order], split.store)
     ids = f['ids'][:][rows].tolist() if 'ids' in f else None
     if ids: write_lines(folder/f'{s}_ids.txt', list(map(str, ids)), split.store)
@@ -439,7 +440,10 @@ def import_once(
     if dst.exists(): print(f'data: {short_path(dst)}, imported before from {folder.name}')
     else:
         print(f'data: importing {folder.name} into {short_path(dst)}')
-        import_precomp(folder, dst, scale)
+        try: import_precomp(folder, dst, scale)
+        except InputError as e:
+            if '--' not in str(e): raise
+            raise InputError(f"{e} Options are for the command: mhcvse-prepare precomp {shlex.quote(short_path(folder))} data/NAME.h5 …; then give data/NAME.h5 as the data.") from None
     return Store(dst)
 
 # %% ../nbs/13_precomp.ipynb #0bb1c8a7

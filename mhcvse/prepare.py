@@ -19,7 +19,7 @@ from .core import InputError, project_root, run_command, short_path
 from .checks import EXTRAS, SPLITS
 from .store import FLICKR30K, Store, check_store, lengths, repeats_text
 from .merge import merge_stores
-from .precomp import check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_lines
+from .precomp import ABOUT, check_captions, export_precomp, import_precomp, open_npy, precomp_data, precomp_split, read_about, read_lines
 
 # %% ../nbs/62_prepare.ipynb #f533dde0
 def spread(
@@ -97,9 +97,12 @@ def look_at_split(
 def look_at_folder(
     folder,    # a folder in the published layout
     known,     # the `Known` data set, or None
-    per_image, # captions per image
+    per_image=None, # captions per image; None: what `about.json` says, or 5
 ):
     "What is there of a data set, what is wrong with it, and the command that follows."
+    given = [] if per_image is None else ['--per-image', per_image]
+    try: per_image = read_about(folder).get('per_image', 5) if per_image is None else per_image
+    except InputError as e: return [Finding('wrong', ABOUT, str(e))]
     has = lambda s: any((folder/f'{s}_{p}').exists() for p in ('ims.npy', 'caps.txt'))
     out = [f for s in SPLITS if has(s) or known and s in known.images for f in look_at_split(folder, s, known, per_image)]
     if not {'wrong', 'missing'} & {f.state for f in out}:
@@ -109,7 +112,7 @@ def look_at_folder(
         try: out.append(Finding('ok', 'all', f'{len(open_npy(folder/"all_ims.npy")):,} images; captions, names and splits come from --karpathy dataset_NAME.json'))
         except (InputError, FileNotFoundError) as e: out.append(Finding('wrong', 'all', str(e)))
     json_ = next(iter(sorted([*folder.glob('dataset_*.json'), *folder.parent.glob(f"dataset_{known.title.lower() if known else folder.name}*.json")])), None)
-    words = ['mhcvse-prepare', 'precomp', folder, f"data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5", *(['--karpathy', json_] if json_ else [])]
+    words = ['mhcvse-prepare', 'precomp', folder, f"data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5", *(['--karpathy', json_] if json_ else []), *given]
     return out + ([] if {'wrong', 'missing'} & {f.state for f in out} else [Finding('then', '', shlex.join(map(str, words)))])
 
 # %% ../nbs/62_prepare.ipynb #e5a8d617
@@ -133,7 +136,7 @@ def look_at_files(
 # %% ../nbs/62_prepare.ipynb #56a66a47
 def check_data(
     root,        # a folder of data sets, or one of them
-    per_image=5, # captions per image
+    per_image=None, # captions per image; None: what `about.json` says, or 5
     deep=False,  # whether to read every store from end to end
 ):
     "heading -> what there is to say: every data set found, those that are not there, stores and leftovers."
@@ -201,7 +204,7 @@ def check_args(
 ):
     "Declare the arguments of `check`."
     p.add_argument('data', metavar='DATA', nargs='?', help='a folder of data sets, or one of them (default: the data/ of the project)')
-    p.add_argument('--per-image', type=int, default=5, metavar='K', help='captions per image (default 5)')
+    p.add_argument('--per-image', type=int, metavar='K', help='captions per image (default: what about.json says, or 5)')
     p.add_argument('--deep', action='store_true', help='also read every store from end to end and compare its hash')
 
 # %% ../nbs/62_prepare.ipynb #28cc0f7b

@@ -26,10 +26,10 @@ from torchvision.models import VisionTransformer, get_model, get_model_weights, 
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from tqdm import tqdm
-from .core import InputError, check_whole, ahead, bar_file, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing
+from .core import InputError, check_whole, ahead, bar_file, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing, is_full
 from .runs import load_torch, load_weights
 from .checks import check_features
-from .store import Store, file_marks, reading, reserve, write_store
+from .store import Store, file_marks, reserve, write_store
 from .merge import extraction_of, merge_stores
 from .precomp import open_npy, read_lines
 from .captions import clean_name, fill_splits, find_pictures, load_picture, read_captions, some, store_texts
@@ -356,7 +356,9 @@ def extract_pictures(
     inputs = [torch.from_numpy(p).to(device).permute(2, 0, 1).float()/255 for p in pictures]
     try:
         with torch.inference_mode(): found = extractor(inputs, precision)
-    except torch.OutOfMemoryError: raise InputError(f'{len(pictures)} pictures at a time do not fit into the memory of {device}: use a smaller batch_size.') from None
+    except RuntimeError as e:
+        if not is_full(e): raise
+        raise InputError(f'{len(pictures)} pictures at a time do not fit into the memory of {device}: use a smaller batch_size.') from None
     return [Regions(*(t.float().cpu() for t in r)) for r in found]
 
 # %% ../nbs/13_regions.ipynb #d00fac82
@@ -453,9 +455,10 @@ def open_partial(
     try: f = h5py.File(path, 'r+')
     except BlockingIOError: raise InputError(f'{path} is in use by another process: wait for it, or name another target.') from None
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}): remove it to begin anew.') from None
-    with reading(path): about = json.loads(f['about'].asstr()[()]) if 'about' in f else {}
+    try: about = json.loads(f['about'].asstr()[()])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError): f.close(); raise InputError(f'{path} is damaged: remove it to begin anew.') from None
     was, now = ({n: rest for n, *rest in known} for known in (about.get('files', []), files))
-    if about.get('how') == how and about['files'] == files: return f
+    if (about.get('how'), about.get('files')) == (how, files): return f
     f.close()
     other = [n for n in {**was, **now} if was.get(n) != now.get(n)]
     what = settings_differences(about.get('how', {}), how) or (f'pictures added, removed or changed: {len(other):,} ({some(other)})' if other else 'the pictures have another order')

@@ -273,7 +273,7 @@ def show_retrieval(
         for row, i in enumerate(images):
             picture(fig.add_subplot(grid[row, 0]), sp, i)
             ax = fig.add_subplot(grid[row, 1:]); ax.axis('off')
-            for j, h in enumerate(r.best('i2t', i, k)): caption_line(ax, .8 - .3*j, sp.captions[h.index], h.right, h.score)
+            for j, h in enumerate(r.best('i2t', i, k)): caption_line(ax, .8 - .9*j/k, sp.captions[h.index], h.right, h.score)
         for row, c in enumerate(captions, len(images)):
             ax = fig.add_subplot(grid[row, :2]); ax.axis('off'); ax.text(0, .5, literal(sp.captions[c], 36, 4), va='center', fontsize=8.5)
             for j, h in enumerate(r.best('t2i', c, k)): picture(fig.add_subplot(grid[row, 2 + j]), sp, h.index, h.right)

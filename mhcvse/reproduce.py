@@ -9,8 +9,8 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'make_conf
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
 from dataclasses import dataclass, fields
-from .core import InputError, did_you_mean, find_device, in_project, write_json, short_path
-from .config import Config, PRESETS, SIZES, parse_overrides
+from .core import InputError, check_whole, did_you_mean, find_device, in_project, write_json, short_path
+from .config import Config, PRESETS, SIZES, parse_overrides, TrainConfig
 from .runs import check_json, run_folders, used_folder
 from .store import repeats_text
 from .task import Task, choose_size, label_run
@@ -25,14 +25,14 @@ class Params:
     data: str = 'auto'        # auto, scenes, a store (.h5) or a folder in the *_precomp layout
     preset: str = 'mhcvse'    # mhcvse, cvse, vsepp
     size: str = 'auto'        # auto: small for a demonstration, else paper
-    epochs: int = 30          # passes over the training captions
+    epochs: int = TrainConfig.epochs          # passes over the training captions
     seed: int = 0             # of the first run
     seeds: int = 1            # how many runs, from seed up
     embed_dim: int = None     # D
     batch_size: int = None    # B
     lr: float = None          # initial learning rate
     precision: str = None     # float32 or bfloat16
-    device: str = 'auto'      # auto, cpu, cuda
+    device: str = 'auto'      # auto, cpu, cuda, or one GPU: cuda:1
     protocol: str = None      # inductive, transductive or oracle
     out_dir: str = 'outputs'  # where runs go, relative to the project's root
     overrides: str = ''       # 'group.key=value …' for any other field of the config
@@ -62,11 +62,9 @@ def make_params(
     p = Params(**{k: check_param(known[k], v) for k, v in given.items()})
     for k, allowed in dict(preset=PRESETS, size=('auto', *SIZES), protocol=(None, *PROTOCOLS)).items():
         if getattr(p, k) not in allowed: raise InputError(f"parameter {k}={getattr(p, k)!r} is not known; {did_you_mean(getattr(p, k), [a for a in allowed if a])}")
-    for k in ('epochs', 'seeds'):
-        if getattr(p, k) < 1: raise InputError(f"parameter {k}={getattr(p, k)} should be at least 1.")
+    check_whole(1, **{'parameter epochs': p.epochs, 'parameter seeds': p.seeds}); check_whole(0, **{'parameter seed': p.seed})
     if not p.out_dir.strip(): raise InputError("parameter out_dir='' is empty: give the folder that is to hold the runs, such as outputs.")
     if p.fork and p.seeds > 1: raise InputError('parameter fork=True is for one run: give its seed, -p seed N, and not seeds.')
-    if p.seed < 0: raise InputError(f"parameter seed={p.seed} should be at least 0.")
     return p
 
 # %% ../nbs/55_reproduce.ipynb #48f387d2
@@ -120,6 +118,8 @@ def test_run(
     **info, # more for metrics.json: data, preset, size
 ):
     "Measure the kept weights on the test split under each protocol and write metrics.json; protocol -> `Result`."
+    about = check_json(run.path/'manifest.json', {})
+    info = {k: about[k] for k in ('data', 'preset', 'size') if k in about} | info
     results = protocol_results(run.model, run.task.split('test'), run.cfg)
     main = results[run.cfg.eval.protocol]
     write_json(run.path/'metrics.json', dict(mR=main.metrics['mR'], rSum=main.metrics['rSum'], protocol=main.protocol, seed=run.cfg.train.seed, epoch=run.best['epoch'],
@@ -161,7 +161,7 @@ def one_run(
     "Train and test in a folder of its own, or go on in that of the unfinished run; (`Run`, protocol -> `Result`)."
     path, origin = open_run(root, name, cfg, store, fork)
     with used_folder(path): run = fit(cfg, Task(store, cfg), path, fork=origin, **info)
-    return run, test_run(run, **{k: info[k] for k in ('data', 'preset', 'size')})
+    return run, test_run(run)
 
 # %% ../nbs/55_reproduce.ipynb #0bc5b930
 def say_repeated(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
-from .core import InputError, write_json, short_path, writing
+from .core import InputError, write_json, short_path, is_full
 from .config import Config
 from .runs import check_json, check_rows, check_values, hardware, load_weights, manifest, read_history, save_weights
 from .checkpoint import Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, latest_checkpoint, random_states, save_checkpoint
@@ -270,9 +270,8 @@ def write_result(
     history, # rows of the epochs
 ):
     "Write the best weights and the history."
-    with writing(path):
-        save_weights(path/'model.safetensors', best)
-        write_json(path/'history.json', history)
+    save_weights(path/'model.safetensors', best)
+    write_json(path/'history.json', history)
 
 # %% ../nbs/34_resume.ipynb #86bd049b
 def write_state(
@@ -338,7 +337,8 @@ def keep_validation(
     except Stopped:
         if keeper.run.path is None: raise
         keeper.save(at); keeper.leave(at)
-    except torch.OutOfMemoryError: pass
+    except RuntimeError as e:
+        if not is_full(e): raise
     if keeper.run.path: keeper.save(at)
     raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; to go on with this run, use fork too.")
 Keeper.validate = keep_validation

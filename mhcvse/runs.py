@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['folder_name', 'new_run', 'used_folder', 'run_folders', 'named_hash', 'save_weights', 'load_weights', 'check_pickle',
-           'load_torch', 'check_values', 'check_json', 'check_rows', 'read_history', 'versions', 'git_commit',
-           'hardware', 'determinism', 'manifest', 'list_runs']
+           'load_torch', 'check_values', 'check_json', 'is_whole', 'check_rows', 'read_history', 'versions',
+           'git_commit', 'hardware', 'determinism', 'manifest', 'list_runs']
 
 # %% ../nbs/02_runs.ipynb #de67107d
 import contextlib, importlib.util, json, os, platform, re, subprocess, datetime, zipfile
@@ -158,6 +158,17 @@ def check_json(
     "What the file holds; `InputError` that names the file and what is missing or wrong in it."
     return check_values(path, read_json(path), need)
 
+# %% ../nbs/02_runs.ipynb #2f3a4b5c
+def is_whole(
+    row, # what stands for one epoch in a history
+):
+    "Whether it has what a history's row needs: numbers, losses, and the validation's mR."
+    if not isinstance(row, dict) or not isinstance(row.get('notice', ''), str): return False
+    dev, loss = row.get('dev'), row.get('loss')
+    if not isinstance(dev, dict) or not isinstance(loss, dict): return False
+    numbers = row.get('epoch'), row.get('seconds'), row.get('dev_seconds', 0), dev.get('mR'), *loss.values()
+    return all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in numbers)
+
 # %% ../nbs/02_runs.ipynb #31b133f4
 def check_rows(
     path, # where they were read, for the message
@@ -165,10 +176,8 @@ def check_rows(
     cure='Take the file from a copy, or train the run again.', # for the message
 ):
     "`rows`, or an `InputError` that names the first one that is not whole."
-    number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
     for n, r in enumerate(rows):
-        whole = isinstance(r, dict) and all(number(r.get(k, 0 if k == 'dev_seconds' else None)) for k in ('epoch', 'seconds', 'dev_seconds')) and isinstance(r.get('notice', ''), str) and all(isinstance(r.get(k), dict) and all(map(number, r[k].values() if k == 'loss' else [r[k].get('mR')])) for k in ('dev', 'loss'))
-        if not whole: raise InputError(f'{path}: epoch {n + 1} is not whole. {cure}')
+        if not is_whole(r): raise InputError(f'{path}: epoch {n + 1} is not whole. {cure}')
     return rows
 
 # %% ../nbs/02_runs.ipynb #4b5fc341

@@ -23,7 +23,7 @@ from .core import InputError, check_whole, atomic_path, check_replaced, content_
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .checks import check_texts
-from .store import Split, Store, activations, as_tensor
+from .store import Split, Store, activations, kept_type
 from .merge import check_network, extraction_of
 from .captions import load_picture, to_rgb
 from .regions import extract_pictures, extractor_of
@@ -309,11 +309,12 @@ def embed_picture(
     "Parts (1,D) of a new picture, through the extractor of the store: rounded, padded and scaled as the store's features are."
     run, store, extractor = search.run, search.split.store, extractor_for(search)
     found, = extract_pictures(extractor, [picture], precision=(extraction_of(store.provenance) or {}).get('precision', 'float32'))
-    x = torch.zeros(1, *store.shape)
-    x[0, :len(found.features)] = found.features.to(as_tensor(np.empty(0, store.dtype)).dtype).float()
-    n = torch.tensor([len(found.features)])
+    x, y = torch.zeros(1, *store.shape), found.features/store.scale
+    if store.dtype.kind in 'iu': y = y.round().clamp(np.iinfo(store.dtype).min, np.iinfo(store.dtype).max)
+    x[0, :len(y)] = y.to(kept_type(store.dtype)).float()
+    n = torch.tensor([len(y)])
     with evaluating(run.model) as device:
-        x = norm_features(activations(x, n_regions=n), run.cfg.data.feature_norm).to(device)
+        x = norm_features(activations(x, store.scale, n), run.cfg.data.feature_norm).to(device)
         emb = run.model.encode_image(x, None if n == store.shape[0] else length_mask(n.to(device), store.shape[0]))
     return [p.float().cpu() for p in scored(emb, run.cfg.model.consensus_score)[0]]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import regex, torch
 from nltk.tokenize import NLTKWordTokenizer
 from .core import InputError, content_hash, one_of, read_json, write_json
+from .config import DataConfig
 
 # %% ../nbs/10_text.ipynb #2fc22475
 def clean_text(
@@ -67,7 +68,7 @@ class Vocab:
 # %% ../nbs/10_text.ipynb #d5f7cbe9
 def build_vocab(
     token_lists, # the tokens of each training caption
-    min_count=4, # a word is kept from this many occurrences
+    min_count=DataConfig.min_count, # a word is kept from this many occurrences
 ):
     "The vocabulary of training captions: most frequent first, equals in alphabetical order."
     if any(isinstance(tokens, str) for tokens in token_lists): raise InputError('vocabulary: expected the tokens of each caption, not captions: `tokenize` them first.')

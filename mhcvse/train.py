@@ -11,7 +11,7 @@ import contextlib, re, sys, time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 import torch
 from tqdm import tqdm
-from .core import InputError, seeded, find_device, project_root, bar_file
+from .core import InputError, seeded, find_device, project_root, bar_file, is_full
 from .config import Config
 from .runs import check_json, load_weights, new_run, read_history, run_folders
 from .checkpoint import Stop, checkpoint_files, hold_folder, is_held, is_leftover, latest_checkpoint, stop_signals
@@ -22,7 +22,7 @@ from .merge import check_network
 from .task import Task
 from .model import MHCVSE
 from .evaluate import evaluate
-from .epochs import Position, Trainer, halve_batch, is_full, same_bits, settle
+from .epochs import Position, Trainer, halve_batch, same_bits, settle
 from .resume import Keeper, Run, begin, check_goes_on, check_state, check_weights, differences, epoch_line, is_finished, read_start
 
 # %% ../nbs/34_train.ipynb #d236418f
