@@ -105,12 +105,11 @@ def hold_zeros(
 
 # %% ../nbs/00_core.ipynb #ebcb3624
 def unit(
-    x,      # (..., D)
-    dim=-1, # the axis whose length becomes 1
+    x, # (..., D), of a length below 1e19
 ):
-    "`x` scaled to unit length along `dim`; zero vectors stay zero, and get no gradient (on a GPU: see `unit_rows`)."
-    if x.is_cuda and dim in (-1, x.ndim - 1): return unit_rows(x)
-    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))   # float16 holds no length over 65,504
+    "`x` scaled to unit length along its last axis; zero vectors stay zero, and get no gradient (on a GPU: see `unit_rows`)."
+    if x.is_cuda: return unit_rows(x)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))   # float16 holds no length over 65,504
     return (x/F.threshold(length, 1e-12, torch.inf)).to(x.dtype)
 
 # %% ../nbs/00_core.ipynb #a31945ab

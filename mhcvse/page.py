@@ -29,9 +29,8 @@ from .evaluate import Result
 from .train import find_folder, find_store, load_run
 from .comparison import difference, p_text
 from .ranking import rank_split
-from .report import COLUMNS, data_uri, measured_row, styled
+from .report import COLUMNS, data_uri, measured_row, styled, picture_uri
 from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
-from .explore import picture_uri
 
 # %% ../nbs/63_page.ipynb #a93fb7bc
 def node(

@@ -6,16 +6,17 @@
 __all__ = ['TABLE_1', 'COLUMNS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval', 'measured_row',
            'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture', 'show_examples',
            'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores', 'show_retrieval',
-           'caption_line', 'save_figure', 'probe_table', 'data_uri', 'saved_output']
+           'caption_line', 'save_figure', 'probe_table', 'data_uri', 'picture_uri', 'saved_output']
 
 # %% ../nbs/50_report.ipynb #17c6b5e5
-import base64, contextlib, textwrap
+import base64, contextlib, io, textwrap
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from scipy import stats
 from .core import InputError, atomic_path, one_of, project_root
 from .metrics import KS, flat
@@ -325,6 +326,15 @@ def data_uri(
 ):
     "The picture as an address, for the `src` of an <img>."
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+# %% ../nbs/50_report.ipynb #015bdf73
+def picture_uri(
+    pixels, # (h, w, 3) uint8
+):
+    "A data: address of the picture: PNG when it is small, JPEG otherwise."
+    f, kind = io.BytesIO(), 'PNG' if max(pixels.shape) <= 128 else 'JPEG'
+    Image.fromarray(pixels).save(f, kind)
+    return data_uri(f.getvalue(), kind.lower())
 
 # %% ../nbs/50_report.ipynb #9ab5ec93
 def saved_output(
