@@ -92,7 +92,7 @@ def check_sources(
 ):
     "Raise `InputError` when one holds the images of another already, or their features were extracted in different ways."
     found = [extraction_of(s.provenance) for s in stores]
-    how = [isinstance(e, dict) and {k: v for k, v in e.items() if k not in ('device', 'batch_size', 'thumbnails', 'torch', 'torchvision')} for e in found]
+    how = [isinstance(e, dict) and {k: v for k, v in e.items() if k not in ('regions', 'device', 'batch_size', 'thumbnails', 'torch', 'torchvision')} for e in found]
     for b, y in zip(stores, how):
         for a, x in zip(stores, how):
             if a is not b and (a.hash == b.hash or a.hash in contained(b.provenance)): raise InputError(f'{b.path} holds the images of {a.path} already: leave one of them out.')
@@ -165,7 +165,7 @@ def merge_stores(
     for k in drop: one_of(k, tuple(EXTRAS), 'drop')
     if not stores: raise InputError('merge: no store is given: name two or more.')
     if len({s.path.resolve() for s in stores}) < len(stores): raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
-    check_alike(stores, pad); check_sources(stores)
+    check_sources(stores); check_alike(stores, pad)
     r, at = max(s.shape[0] for s in stores), np.cumsum([0, *(s.n_images for s in stores)])
     items = {k: [t for s in stores for t in s.items[k]] for k in ('captions', 'split')}
     links = np.concatenate([s.items['caption_image'] + k for s, k in zip(stores, at)])

@@ -141,7 +141,8 @@ def find_folder(
     with contextlib.suppress(OSError, TypeError, ValueError):
         for p in (Path(path).expanduser(), project_root()/path):
             if (p/'config.json').exists(): return p
-    raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are.")
+    runs = sorted(f.parent.name for f in project_root().glob('outputs/*/config.json'))
+    raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are" + (f" (outputs/: {', '.join(runs[:5])}{' …'*(len(runs) > 5)})." if runs else '.'))
 
 # %% ../nbs/34_train.ipynb #e3704e33
 def load_model(
@@ -190,7 +191,8 @@ def load_run(
     if isinstance(store, (str, Path)): store = Store(store)
     if store is not None: check_network(store, about['store'].get('extraction'))
     task = Task(store or find_store(path, about), cfg, vocab, graph)
-    model = load_model(path, cfg, task)
+    try: model = load_model(path, cfg, task)
+    except InputError as e: raise InputError(f"{e} (It was trained on {about['store']['file']}.)" if task.store.hash != about['hashes']['data'] else str(e)) from None
     return Run(cfg, task, model.to(find_device(device)).eval(), read_history(path/'history.json'), path)
 
 # %% ../nbs/34_train.ipynb #931a6964
