@@ -120,8 +120,12 @@ def joint_lengths(
     parts,   # (N, D) embeddings, or a sequence of K of them
     weights, # K weights
 ):
-    "(N,) float64 lengths of `joint_embedding`; it is not made."
-    length = lambda p: torch.cat([torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) for x in p.split(2**12)])
+    "(N,) float64 lengths of `joint_embedding`, to single precision; it is not made."
+    def length(p):
+        out = torch.linalg.vector_norm(p, dim=1, dtype=torch.promote_types(p.dtype, torch.float32)).double()
+        odd = ~((out > 1e-15) & (out < 1e15))   # their squares may leave float32
+        if odd.any(): out[odd] = torch.linalg.vector_norm(p[odd].double(), dim=1)
+        return out
     return sum((w*length(p))**2 for w, p in zip(weights, as_parts(parts, weights))).sqrt()
 
 # %% ../nbs/32_metrics.ipynb #f85a8068
