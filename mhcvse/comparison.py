@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from .core import InputError
 from .config import EvalConfig
-from .metrics import flat, resampled_metrics, retrieval_metrics
+from .metrics import flat, highest, resampled_metrics, retrieval_metrics
 
 # %% ../nbs/38_comparison.ipynb #ce5f8deb
 def combined_interval(
@@ -142,7 +142,7 @@ def systems_table(
     ahead = [(b, a) if m > 0 else (a, b) for (b, a), m in pairs['mean'][pairs['p, Holm'] < .05].items()]
     for name in systems:
         e = contrast(systems, {name: 1}, caption_image)[metric]
-        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': max(e.low, 0.), '95 % high': min(e.high, 600. if metric == 'rSum' else 100.), 'ahead of': ', '.join(y for x, y in ahead if x == name)}
+        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': max(e.low, 0.), '95 % high': min(e.high, highest(metric)), 'ahead of': ', '.join(y for x, y in ahead if x == name)}
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/38_comparison.ipynb #523d27a6

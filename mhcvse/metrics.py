@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'TIE', 'RUN', 'KS', 'ranks', 'check_owners', 'block_ranks', 'image_ranks', 'as_parts', 'joint_embedding',
            'pair_scores', 'right_scores', 'joint_lengths', 'least_scores', 'tiles', 'wrong_scores', 'rounding',
            'count_wrong', 'similarity_ranks', 'recalls', 'retrieval_metrics', 'flat', 'chance_recalls',
-           'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'widened', 'bootstrap',
+           'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'highest', 'widened', 'bootstrap',
            'bootstrap_difference', 'seed_interval']
 
 # %% ../nbs/32_metrics.ipynb #7e7b91a1
@@ -327,6 +327,13 @@ def percentiles(
     q = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.float64)
     return {k: tuple(v.quantile(q).tolist()) for k, v in samples.items() if len(v)}
 
+# %% ../nbs/32_metrics.ipynb #6d7e8f90
+def highest(
+    metric, # 'i2t R@1', ..., 'rSum' or 'mR'
+):
+    "What a perfect model gets."
+    return 600. if metric == 'rSum' else 100.
+
 # %% ../nbs/32_metrics.ipynb #1e2f3a4b
 def widened(
     intervals, # of recalls, rSum and mR, as `percentiles` gives them
@@ -334,9 +341,8 @@ def widened(
     level=.95, # of the interval
 ):
     "The same, with Wilson's interval where all resamples are at one end."
-    top = lambda k: 600. if k == 'rSum' else 100.
-    wilson = lambda low, k: tuple(float(v)*top(k)/100 for v in binomial_interval(100*low/top(k), n_images, level))
-    return {k: wilson(low, k) if low == high and low in (0., top(k)) else (low, high) for k, (low, high) in intervals.items()}
+    wilson = lambda low, top: tuple(float(v)*top/100 for v in binomial_interval(100*low/top, n_images, level))
+    return {k: wilson(low, highest(k)) if low == high and low in (0., highest(k)) else (low, high) for k, (low, high) in intervals.items()}
 
 # %% ../nbs/32_metrics.ipynb #17fa021a
 def bootstrap(
