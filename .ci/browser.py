@@ -226,7 +226,7 @@ def prepare(folder, hostile=True, epochs=2, n_train=400, n_dev=40, n_test=1000):
     import torch
     from mhcvse.config import Config
     from mhcvse.explore import open_source, write_page
-    from mhcvse.scenes import world_store
+    from mhcvse.world import world_store
     from mhcvse.store import write_store
     from mhcvse.task import Task
     from mhcvse.train import fit

@@ -17,7 +17,7 @@ PUBLIC = dict(
     concepts='ConceptGraph build_graph',
     checks='', store='Store write_store check_store', captions='', merge='merge_stores',
     precomp='open_data import_precomp', regions='extract_folder import_embeddings',
-    scenes='open_scenes make_world',
+    scenes='', world='open_scenes make_world',
     batches='', task='Task', encoders='', attention='', graph='', consensus='', fusion='',
     model='MHCVSE Embedding',
     losses='', schedule='',

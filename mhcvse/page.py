@@ -492,7 +492,7 @@ def left_out(
     "What is missing on the page because a store is gone or is another, and how to get it back."
     gone = [f for f in folders if not f.run]
     why = 'Left out: what the run finds, what its concepts and its attention look like on images, and the data card. Put the store back where it was, or name it: mhcvse-report RUN --store FILE. '
-    make = lambda f: 'The built-in world is made anew by mhcvse.scenes.open_scenes(mhcvse.core.project_root()).' if data_argument(f) == 'scenes' else 'mhcvse-prepare makes a store, of published features or of your own images.'
+    make = lambda f: 'The built-in world is made anew by mhcvse.world.open_scenes(mhcvse.core.project_root()).' if data_argument(f) == 'scenes' else 'mhcvse-prepare makes a store, of published features or of your own images.'
     return [node('p', f'{f.name}: the store cannot be used. {f.gone} {why}{make(f)}', class_='note') for f in gone]
 
 # %% ../nbs/63_page.ipynb #b82280d1

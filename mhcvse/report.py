@@ -22,7 +22,7 @@ from .core import InputError, atomic_path, one_of, project_root
 from .metrics import KS, flat
 from .comparison import combined_interval
 from .text import encode_captions
-from .scenes import swap_probes, probe_score
+from .world import swap_probes, probe_score
 from .evaluate import embed_images, embed_captions, score_pairs
 from .resume import Run
 from .ranking import rank_split

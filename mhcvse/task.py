@@ -14,7 +14,7 @@ from .text import tokenize, Vocab, encode_captions, Captions
 from .concepts import build_graph, image_labels, is_stop_word
 from .store import Split
 from .precomp import open_data
-from .scenes import open_scenes
+from .world import open_scenes
 from .batches import shuffled_captions
 
 # %% ../nbs/16_task.ipynb #3e4eb7ea
