@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'check_whole', 'find_device', 'is_full', 'ahead', 'unit_rows', 'hold_zeros',
            'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError',
-           'writing', 'check_target', 'check_replaced', 'atomic_path', 'write_json', 'once', 'check_regular',
-           'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path', 'real_data', 'CellFile',
-           'bar_file', 'best_time', 'run_command']
+           'writing', 'ReadError', 'check_target', 'check_replaced', 'atomic_path', 'write_json', 'once',
+           'check_regular', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path',
+           'real_data', 'CellFile', 'bar_file', 'best_time', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -188,6 +188,10 @@ def writing(
     except InputError: raise
     except (OSError, SafetensorError) as e:
         raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or choose another place, and start the same again.") from None
+
+# %% ../nbs/00_core.ipynb #a7d1c4e2
+class ReadError(InputError, OSError):
+    "What something is made from cannot be read at present: the disk it lies on is away, say. What was made so far is kept."
 
 # %% ../nbs/00_core.ipynb #d8da31f0
 def check_target(

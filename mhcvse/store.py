@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import torch
 from tqdm import tqdm
-from .core import InputError, one_of, content_hash, atomic_path, check_replaced, length_mask, bar_file, writing
+from .core import InputError, ReadError, WriteError, one_of, content_hash, atomic_path, check_replaced, length_mask, bar_file, writing
 from .checks import EXTRAS, SPLITS, check_apart, check_each_split, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
 
 # %% ../nbs/12_store.ipynb #36e86d02
@@ -106,7 +106,7 @@ def write_features(
     with ThreadPoolExecutor(1) as pool:
         for s in blocks(len(data), data.chunks[1]*data.chunks[2]*data.dtype.itemsize, 'writing features', start=start):
             try: block = np.ascontiguousarray(features[s], data.dtype)
-            except OSError as e: raise InputError(f'the features of images {s.start} to {s.stop - 1} cannot be read ({e}): put back what they are read from, and start the same again.') from None
+            except OSError as e: raise ReadError(f'the features of images {s.start} to {s.stop - 1} cannot be read ({e}): put back what they are read from, and start the same again.') from None
             check_finite(block, s.start, features)
             if hashed: hashed.result()
             hashed = pool.submit(digest.update, block)
@@ -224,7 +224,7 @@ def partial_path(
     partial, # the `Partial`
     replaces=None, # content hash of the store that it is to replace
 ):
-    "The part to write to: it becomes the store when the `with` ends well, goes after an `InputError`, and stays when it was interrupted."
+    "The part to write to: it becomes the store when the `with` ends well, goes when the data are wrong, and stays when it was interrupted or a disk failed."
     partial.path.parent.mkdir(parents=True, exist_ok=True)
     check_idle(partial)
     try:
@@ -232,9 +232,8 @@ def partial_path(
         if replaces and Store(partial.path).hash != replaces: raise InputError(f'{partial.path} was changed by another process in the meantime: give the command again.')
         os.replace(partial.part, partial.path)
         partial.remove()
-    except InputError as e:
-        if not isinstance(e.__context__, OSError): partial.remove()   # a source that is away for a while may come back
-        raise
+    except (ReadError, WriteError): raise   # a source that is away may come back, and room can be made
+    except InputError: partial.remove(); raise
 
 # %% ../nbs/12_store.ipynb #e3b8d16b
 def write_texts(
