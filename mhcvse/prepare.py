@@ -153,6 +153,7 @@ def check_data(
         for k in KNOWN:
             stored = [f.item for f in files if f.state == 'ok' and re.search(k.pattern, f.item + f.said, re.I)]
             if k.title not in here: out[k.title] = [Finding('ok', '', f"a store: {', '.join(stored)}") if stored else Finding('absent', '', f'there is no folder {k.folder}; {k.where}. data/README.md says what belongs into it.')]
+    if not found and not files: out['Built-in scenes'] = [Finding('ok', '', 'none of these is needed to begin: without data, everything runs on scenes that are made on first use.')]
     short = lambda s: s.replace(str(root), short_path(root)) if root.is_relative_to(project_root()) else s
     return {short(title): [f._replace(said=short(f.said)) for f in findings] for title, findings in out.items()}
 
