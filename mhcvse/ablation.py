@@ -209,11 +209,11 @@ def run_jobs(
     workers, # processes; 0: this one
 ):
     "Do the jobs, several at a time, with a bar; every one that can be finished is, and then the first error is raised."
-    errors = []
+    errors, workers = [], min(workers, max(1, len(jobs)))
     with tqdm(total=len(jobs), unit=' runs', file=bar_file(), ncols=100, disable=not jobs) as bar, contextlib.ExitStack() as stack:
         if workers:
             task = importlib.import_module('mhcvse.ablation').work   # by its module, which a new process can import; a notebook's own it cannot
-            pool = stack.enter_context(ProcessPoolExecutor(min(workers, max(1, len(jobs))), multiprocessing.get_context('spawn')))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)   # an interruption does not wait for those that have not begun
             todo = (f.result for f in as_completed([pool.submit(task, *j, max(1, os.cpu_count()//workers)) for j in jobs]))
         else: todo = (functools.partial(work, *j, None) for j in jobs)

@@ -49,9 +49,8 @@ class Staging:
     "Host memory, allocated once, through which batches go to a device."
     def __init__(self,
         device,  # where they go
-        turns=2, # buffers that take turns
     ):
-        self.device, self.pinned, self.free = torch.device(device), torch.device(device).type == 'cuda', [None]*turns
+        self.device, self.pinned, self.free = torch.device(device), torch.device(device).type == 'cuda', [None]*2
         self.done = [torch.cuda.Event() if self.pinned else None for _ in self.free]
 
     def buffer(self, shape, dtype):
@@ -232,7 +231,6 @@ class TrainBatches:
         self.lengths, self.owner, self.link = captions.lengths.cpu(), link.cpu(), link.to(self.device)
         words = captions.to('cpu').batch(torch.arange(len(captions)))[0].int()
         self.words = torch.nn.functional.pad(words, (0, -words.shape[1] % word_step)).to(self.device)
-        if labels is not None and labels.layout != torch.strided: labels = labels.to_dense()
         self.labels = None if labels is None else labels.to(self.device)
     def __len__(self): return len(self.lengths)//self.batch_size
 

@@ -198,4 +198,4 @@ def compare(
     a, b = ([(x.i2t, x.t2i) for x in (r.evaluate(split, protocol=protocol, resamples=0) for r in runs)] for runs in pairs)
     ts = pairs[0][0].task.split(split)
     d = difference(a, b, ts.caption_image, n)
-    return Comparison(pd.DataFrame({k: v._asdict() | {'verdict': v.verdict} for k, v in d.items()}).T, query_changes(ts.split, a, b))
+    return Comparison(pd.DataFrame.from_dict({k: v._asdict() | {'verdict': v.verdict} for k, v in d.items()}, orient='index'), query_changes(ts.split, a, b))

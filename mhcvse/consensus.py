@@ -14,13 +14,12 @@ from .config import ModelConfig
 
 # %% ../nbs/23_consensus.ipynb #6ef44aaa
 def tanh_layer(
-    dim,     # D, size in and out
-    norm,    # 'batch': batch norm before the tanh; 'none'
-    dropout, # share of numbers dropped after the tanh in training
+    dim,  # D, size in and out
+    norm, # 'batch': batch norm before the tanh; 'none'
 ):
-    "Linear, batch norm, tanh, dropout: (n, D) to (n, D) within [-1, 1]."
+    "Linear, batch norm, tanh: (n, D) to (n, D) within [-1, 1]."
     one_of(norm, ('batch', 'none'), 'consensus_norm')
-    return nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim) if norm == 'batch' else nn.Identity(), nn.Tanh(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim) if norm == 'batch' else nn.Identity(), nn.Tanh())
 
 # %% ../nbs/23_consensus.ipynb #18885467
 class Consensus(NamedTuple):
@@ -51,11 +50,10 @@ class ConsensusHead(nn.Module):
         embed_dim,     # D
         sharpness=ModelConfig.sharpness, # s, factor of scores and labels inside the softmax
         norm='batch',  # batch norm before each tanh: 'batch' or 'none'
-        dropout=0.,    # after each tanh, in training
     ):
         super().__init__()
         self.sharpness = sharpness
-        self.concept, self.item = tanh_layer(embed_dim, norm, dropout), tanh_layer(embed_dim, norm, dropout)
+        self.concept, self.item = tanh_layer(embed_dim, norm), tanh_layer(embed_dim, norm)
         self.score = nn.Linear(embed_dim, 1, bias=False)
 
     def forward(self,

@@ -253,11 +253,11 @@ class SharedTrainer(Trainer):
         open_batch = SimpleNamespace(**batch._asdict())   # of a tuple, DDP would move the lengths to the GPU, which packing wants on the CPU
         return gather_embeddings(*self.net(open_batch), batch.image, self.part, self.cfg.train.batch_size)
 
-    def validate(self, row, best):
+    def validate(self, row, before):
         "The row with the validation metrics of the main process, which also shows it."
         from accelerate.utils import broadcast_object_list
         main = self.accelerator.is_main_process
-        row, = broadcast_object_list([validate(self, row, best) if main else None])
+        row, = broadcast_object_list([validate(self, row, before) if main else None])
         if main: print(epoch_line(row, self.said) + '\n', end='', flush=True)   # in one piece: it may go through a fork's pipe
         self.said.add(row['notice'])
         return row

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORKSPACE', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'pack_parts',
            'unpack_parts', 'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step',
-           'collapsed', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'settle',
+           'stuck_levels', 'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'settle',
            'run_epoch', 'validate', 'share']
 
 # %% ../nbs/34_epochs.ipynb #4718daa2
@@ -247,13 +247,17 @@ def train_step(
 Trainer.step = train_step
 
 # %% ../nbs/34_epochs.ipynb #6327f82a
-def collapsed(
-    loss, # mean ranking loss of an epoch over hardest negatives
-    cfg,  # `Config`
+def stuck_levels(
+    row,    # of an epoch: its number and mean losses
+    before, # rows of the epochs before it
+    cfg,    # `Config`
 ):
-    "Whether the ranking loss sits where all scores are equal (within 2 %)."
+    "The levels whose loss over hardest negatives is no lower than where all scores are equal, and fell by less than 2 % in an epoch; none while the fused level learns."
     at = collapse_value(cfg.train.batch_size, cfg.loss.margin, 'hardest', cfg.loss.reduction)
-    return at > 0 and abs(loss - at) < .02*at
+    if not at or cfg.loss.negatives != 'hardest' or row['epoch'] < cfg.loss.warmup_epochs + 2: return []
+    now, last = row['loss'], before[-1]['loss']
+    stays = lambda k: now.get(k, 0.) > at*(1 - 1e-4) and now[k] > .98*last[k]   # 1e-4 is rounding
+    return [k for k in ('fused', 'instance', 'consensus') if stays('fused') and stays(k)]
 
 # %% ../nbs/34_epochs.ipynb #85fe0c92
 @dataclass
@@ -381,17 +385,14 @@ Trainer.epoch = run_epoch
 def validate(
     trainer, # `Trainer`
     row,     # the epoch's row so far
-    best,    # best validation mR before it
+    before,  # rows of the epochs before it
 ):
-    "The row with the validation metrics, whether it is the best, and a notice when training seems stuck."
+    "The row with the validation metrics, whether it is the best, and a notice when training is stuck."
     start = time.monotonic()
     dev = evaluate(trainer.model, trainer.task.split('dev'), trainer.cfg, resamples=0, source=trainer.dev_features).metrics
-    hardest = trainer.cfg.loss.negatives == 'hardest' and row['epoch'] > trainer.cfg.loss.warmup_epochs
-    stuck = [k for k in ('fused', 'instance', 'consensus') if hardest and dev['mR'] <= best and collapsed(row['loss'].get(k, 0.), trainer.cfg)]
-    names, s = ', '.join(stuck[:-1]) + ' and '*(len(stuck) > 1) + ''.join(stuck[-1:]), 's'*(len(stuck) > 1)
-    notice = f"the {names} ranking loss{'e'*bool(s)}{s} sit{'s'*(not s)} at 2·B·margin: there the hardest negative scores like the right answer." if stuck else ''
-    if 'fused' in stuck: notice += ' If it stays there, little more is learned: try more loss.warmup_epochs or a lower train.lr.'
-    return row | dict(dev=dev, best=dev['mR'] > best, dev_seconds=time.monotonic() - start, notice=notice)
+    names = ' and '.join(stuck_levels(row, before, trainer.cfg))
+    notice = f'stuck: the ranking loss ({names}) stays at 2·B·margin or above, where the hardest negative scores like the right answer. Try more loss.warmup_epochs, another train.lr, or model.pool_norm=batch.' if names else ''
+    return row | dict(dev=dev, best=all(dev['mR'] > r['dev']['mR'] for r in before), dev_seconds=time.monotonic() - start, notice=notice)
 Trainer.validate = validate
 
 # %% ../nbs/34_epochs.ipynb #f366ded8

@@ -209,15 +209,14 @@ def protocol_results(
 def protocol_table(
     results,        # name -> `Result`, 'inductive' among them: from `protocol_results`
     caption_image,  # (M,) the image of each caption
-    resamples=1000, # of the differences; 0: no intervals
-    seed=0,         # of the resamples
+    resamples=EvalConfig.resamples, # of the differences; 0: no intervals
 ):
     "A row per protocol: recalls, rSum, mR, and what it adds to the inductive mR with the 95 % interval of the difference."
     base, rows = results['inductive'], {}
     for name, r in results.items():
         rows[name] = {k: v for k, v in flat(r.metrics).items() if 'medr' not in k}
         if name == 'inductive': continue
-        low, high = bootstrap_difference((base.i2t, base.t2i), (r.i2t, r.t2i), caption_image, resamples, seed).get('mR', (float('nan'),)*2)
+        low, high = bootstrap_difference((base.i2t, base.t2i), (r.i2t, r.t2i), caption_image, resamples).get('mR', (float('nan'),)*2)
         rows[name] |= {'mR - inductive': r.metrics['mR'] - base.metrics['mR'], '95 % low': low, '95 % high': high}
     return pd.DataFrame.from_dict(rows, orient='index')
 

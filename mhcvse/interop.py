@@ -8,8 +8,8 @@ __all__ = ['NORM_LEAVES', 'RNN_LEAVES', 'NAMES', 'PARTS', 'SOURCE', 'DOUBLED', '
            'check_tensor', 'Checkpoint', 'read_cvse_checkpoint', 'checkpoint_sizes', 'check_options', 'cvse_config',
            'check_doubles', 'checkpoint_tensor', 'cvse_weights', 'checkpoint_report', 'read_cvse_vocab', 'refuse',
            'HeldType', 'HeldArray', 'StandIn', 'ArrayUnpickler', 'pickled_arrays', 'concept_words', 'cvse_edges',
-           'dead_slots', 'node_table', 'cvse_graph', 'read_cvse_concepts', 'read_concept_labels', 'check_store_fits',
-           'find_graph', 'load_cvse']
+           'node_table', 'cvse_graph', 'read_cvse_concepts', 'read_concept_labels', 'check_store_fits', 'find_graph',
+           'load_cvse']
 
 # %% ../nbs/35_interop.ipynb #e9c5edf9
 import argparse, io, math, pickle, re
@@ -21,7 +21,7 @@ from .core import InputError, find_device, read_json
 from .config import Config
 from .runs import check_pickle, load_torch
 from .text import SPECIALS, Vocab
-from .concepts import ConceptGraph, conditional, edges, normalise, word_class
+from .concepts import ConceptGraph, conditional, dead_slots, edges, normalise, word_class
 from .task import Task
 from .model import MHCVSE
 from .resume import Run
@@ -377,13 +377,6 @@ def cvse_edges(
     A = edges(conditional(counts, nums), 5., .02, .3, .25)
     B = (A > 0).to(A.dtype).fill_diagonal_(0)
     return .25*B/(B.sum(0) + 1e-6) + torch.eye(len(A), dtype=A.dtype)
-
-# %% ../nbs/35_interop.ipynb #827360b7
-def dead_slots(
-    graph, # `ConceptGraph`
-):
-    "The concepts that no test caption can ever be labelled with."
-    return [w for w, n in zip(graph.words, graph.labels([[w] for w in graph.words]).sum(0)) if n == 0]
 
 # %% ../nbs/35_interop.ipynb #3376263d
 def node_table(

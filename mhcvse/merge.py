@@ -162,7 +162,7 @@ def merge_stores(
 ):
     "One store of all images and captions, streamed; an interrupted merge goes on."
     stores, dst = [p if isinstance(p, Store) else Store(p) for p in paths], Path(dst)
-    for k in drop: one_of(k, tuple(EXTRAS), 'drop')
+    for k in drop: one_of(k, tuple(e for e in EXTRAS if e != 'n_regions'), 'drop')
     if not stores: raise InputError('merge: no store is given: name two or more.')
     if len({s.path.resolve() for s in stores}) < len(stores): raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
     check_sources(stores); check_alike(stores, pad)

@@ -29,7 +29,7 @@ from .evaluate import Result
 from .train import find_folder, find_store, load_run
 from .comparison import difference, p_text
 from .ranking import rank_split
-from .report import COLUMNS, data_uri, measured_row, styled, picture_uri
+from .report import COLUMNS, MEDIANS, data_uri, measured_row, styled, picture_uri
 from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
 
 # %% ../nbs/63_page.ipynb #a93fb7bc
@@ -51,13 +51,13 @@ def node(
 # %% ../nbs/63_page.ipynb #96bcf53b
 def table(
     header,    # texts above the columns
-    rows,      # lists of cells: texts, numbers, elements
+    rows,      # lists of cells: texts, numbers, elements; a 'td' is taken as it is
     label,     # what the table is, for a screen reader
 ):
     "A table in a frame that can be scrolled sideways; the first cell of a row is its heading."
-    cell = lambda c: node('td', f'{c:,.2f}' if isinstance(c, float) else c, class_='n' if isinstance(c, (int, float)) else None)
+    cell = lambda c: c if ET.iselement(c) and c.tag == 'td' else node('td', f'{c:,.2f}' if isinstance(c, float) else c, class_='n' if isinstance(c, (int, float)) else None)
     body = [node('tr', node('th', r[0], scope='row'), [cell(c) for c in r[1:]]) for r in rows]
-    number = lambda k: any(len(r) > k and isinstance(r[k], (int, float)) for r in rows)
+    number = lambda k: any(len(r) > k and (isinstance(r[k], (int, float)) or ET.iselement(r[k]) and r[k].get('class') == 'n') for r in rows)
     head = node('thead', node('tr', [node('th', h, scope='col', class_='n' if number(k) else None) for k, h in enumerate(header)])) if header else None
     return node('div', node('table', head, node('tbody', body)), class_='scroll', tabindex='0', role='region', aria_label=label)
 
@@ -139,7 +139,7 @@ def results_of(
     for p, r in (folder.metrics or {'test': {}})['test'].items():
         try:
             numbers, intervals = {k: r[k] for k in ('i2t', 't2i', 'rSum', 'mR')}, {k: (float(a), float(b)) for k, (a, b) in r['intervals'].items()}
-            for k in (*COLUMNS, 'rSum', 'mR'): float(flat(numbers)[k])
+            for k in (*COLUMNS, *MEDIANS, 'rSum', 'mR'): float(flat(numbers)[k])
             made[p] = Result(p, numbers, intervals, torch.ones(int(r['images'])), torch.ones(int(r['captions'])))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): raise InputError(f"{folder.path/'metrics.json'}: the test under '{p}' is not whole. Test the run again: mhcvse.reproduce.test_run(run).") from None
     return made
@@ -159,6 +159,7 @@ def systems(
     groups = {}
     for f in folders: groups.setdefault((f.cfg.override({'train.seed': 0}).hash, f.about['hashes']['data']), []).append(f)
     for g in groups.values():
+        g.sort(key=lambda f: f.cfg.train.seed)   # seed by seed is how systems are compared
         for a, b in combinations(g, 2):
             if a.cfg.train.seed == b.cfg.train.seed: raise InputError(f'{a.name} and {b.name} are one experiment twice (settings, data and seed {a.cfg.train.seed}), which are not two seeds: give one of them.')
     names = [str(g[0].about.get('preset') or g[0].name) for g in groups.values()]
@@ -219,17 +220,16 @@ def results_rows(
     named, # name -> list of `Folder`, from `systems`
 ):
     "A row per protocol of a single run; for a system with several seeds its mean, and a row per seed under the main protocol."
-    rows, columns = [], [*COLUMNS, 'rSum', 'mR']
-    head = lambda text: node('th', text, scope='row')
+    rows, columns = [], [*COLUMNS, *MEDIANS, 'rSum', 'mR']
     for name, group in named.items():
         tested = [results_of(f)[f.metrics['protocol']] for f in group if f.metrics]
         if len(tested) > 1:
             row = measured_row(tested)
-            rows.append([head(f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}')] + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None) for c in columns])
+            rows.append([f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}'] + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None) for c in columns])
         for f in group:
             for p, r in results_of(f).items():
                 if len(group) > 1 and p != f.metrics['protocol']: continue
-                rows.append([head(f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}")] + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
+                rows.append([f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}"] + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
     return rows
 
 # %% ../nbs/63_page.ipynb #5abc032f
@@ -249,8 +249,7 @@ def results_section(
     untested = [f.name for g in named.values() for f in g if not f.metrics]
     out = [node('p', f"Not tested yet: {', '.join(untested)} (there is no metrics.json). To test: mhcvse.reproduce.test_run(mhcvse.load_run('FOLDER')).", class_='note')] if untested else []
     if not rows: return [node('h2', 'Results'), *out]
-    head = node('thead', node('tr', [node('th', h, scope='col', class_='n' if k else None) for k, h in enumerate(('percent', *COLUMNS, 'rSum', 'mR'))]))
-    out.append(node('div', node('table', head, node('tbody', [node('tr', r) for r in rows])), class_='scroll', tabindex='0', role='region', aria_label='recalls'))
+    out.append(table(('percent; medr: median rank', *COLUMNS, *MEDIANS, 'rSum', 'mR'), rows, 'recalls'))
     measured = {n: [results_of(f)[f.metrics['protocol']] for f in g if f.metrics] for n, g in named.items()}
     measured, hashes = {n: r for n, r in measured.items() if r}, {f.about['hashes']['data'] for g in named.values() for f in g}
     if len(hashes) > 1: return [node('h2', 'Results'), *out, node('p', 'The runs are of different data: their numbers do not rank them.', class_='note')]

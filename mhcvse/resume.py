@@ -66,7 +66,9 @@ def write_start(
     run.cfg.save(run.path/'config.json')
     write_words(run)
     store = dict(name=run.task.store.name, kind=run.task.store.kind, file=short_path(run.task.store.path), extraction=extraction_of(run.task.store.provenance))
-    write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, hashes=run.task.hashes(), **info))
+    g = run.task.graph
+    concepts = g and dict(count=len(g), source=g.source, notes=g.notes)
+    write_json(run.path/'manifest.json', manifest(run.cfg, device, store=store, concepts=concepts, hashes=run.task.hashes(), **info))
 
 # %% ../nbs/34_resume.ipynb #46960f26
 def epoch_line(
@@ -331,9 +333,8 @@ def keep_validation(
     at, # `Position`
 ):
     "The row with the validation metrics; a signal leaves at once."
-    best = max((r['dev']['mR'] for r in keeper.run.history), default=-1.)
     try:
-        with keeper.stop.at_once(): return keeper.trainer.validate(row, best)
+        with keeper.stop.at_once(): return keeper.trainer.validate(row, keeper.run.history)
     except Stopped:
         if keeper.run.path is None: raise
         keeper.save(at); keeper.leave(at)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'MEANING', 'ANYTHING', 'NUMBER', 'VERBS', 'DOES', 'WAYS', 'PLACES', 'SIZE', 'RADIUS', 'RELATIONS', 'CONVERSE',
-           'CLUTTER', 'OUTLINES', 'ZOOM', 'RGB', 'SKY', 'GROUND', 'TEMPLATES', 'Dice', 'Thing', 'Scene', 'overlap',
-           'related', 'make_thing', 'make_things', 'put', 'arrange', 'litter', 'make_scene', 'make_twin', 'outline',
-           'gradient', 'horizon_line', 'details', 'backdrop', 'draw_clutter', 'paint', 'draw_thing', 'render', 'Phrase',
-           'Caption', 'bag', 'holds', 'word', 'refer', 'doing', 'fill', 'say_relation', 'say_size', 'say_sides',
-           'say_listing', 'say_counting', 'say_place', 'say_moving', 'say_vaguely', 'describe']
+           'CLUTTER', 'OUTLINES', 'ZOOM', 'RGB', 'SKY', 'GROUND', 'TOLD', 'TEMPLATES', 'Dice', 'Thing', 'Scene',
+           'overlap', 'related', 'make_thing', 'make_things', 'put', 'arrange', 'litter', 'make_scene', 'make_twin',
+           'outline', 'gradient', 'horizon_line', 'details', 'backdrop', 'draw_clutter', 'paint', 'draw_thing',
+           'render', 'Phrase', 'Caption', 'bag', 'holds', 'word', 'refer', 'doing', 'fill', 'say_relation', 'say_size',
+           'say_sides', 'say_listing', 'say_counting', 'say_place', 'say_moving', 'say_vaguely', 'describe']
 
 # %% ../nbs/14_scenes.ipynb #ea980141
 import functools, itertools, re
@@ -464,16 +464,16 @@ def word(
     return words[0] if d.chance(.55) else d.pick(words)
 
 # %% ../nbs/14_scenes.ipynb #2c4bf37f
+TOLD = dict(size=.45, texture=.5, colour=.8, shape=.85) # how often each attribute is told
 def refer(
     d,       # `Dice`
     scene,   # a `Scene`
     i,       # index of the thing
-    plural=False,              # say 'two red discs' where there are two
-    leave=(),                  # kinds of attributes to leave out
-    chances=dict(size=.45, texture=.5, colour=.8, shape=.85), # how often each attribute is told
+    plural=False, # say 'two red discs' where there are two
+    leave=(),     # kinds of attributes to leave out
 ):
     "A phrase for a thing: some of its attributes, in varied words."
-    t, told = scene.things[i], [k for k, p in chances.items() if d.chance(p) and k not in leave]
+    t, told = scene.things[i], [k for k, p in TOLD.items() if d.chance(p) and k not in leave]
     if not {'colour', 'shape'} & {*told}: told.append('colour')
     if t.size == 'medium' or t.texture == 'plain': told = [k for k in told if not (k == 'size' and t.size == 'medium' or k == 'texture' and t.texture == 'plain')]
     said = {k: word(d, k, getattr(t, k)) for k in WORDS if k in told}

@@ -126,13 +126,12 @@ def random_weights(
 # %% ../nbs/14_world.ipynb #168ff8ae
 class RegionNet(torch.nn.Module):
     "A fixed random network: two convolutions, a random projection of a 4 × 4 grid of them, the strength of edges, and mean colours."
+    size, edges = 124, 16 # F, numbers per region; filters of the first layer that see edges only, and no colour
     def __init__(self,
-        size=124, # F, numbers per region
-        edges=16, # filters of the first layer that see edges only, and no colour
-        seed=0,   # of the weights
+        seed=0, # of the weights
     ):
         super().__init__()
-        rng, self.edges = np.random.Generator(np.random.PCG64(seed)), edges
+        rng, size, edges = np.random.Generator(np.random.PCG64(seed)), self.size, self.edges
         for name, shape in dict(conv1=(24, 3, 3, 3), conv2=(48, 24, 3, 3), out=(size - edges - 6, 48*16)).items(): self.register_buffer(name, random_weights(rng, *shape))
         self.conv1[:edges] = 2*(self.conv1 - self.conv1.mean((2, 3), keepdim=True))[:edges]
         self.register_buffer('mean', torch.zeros(size)); self.register_buffer('std', torch.ones(size))
@@ -212,17 +211,19 @@ def is_intact(
 def open_scenes(
     root,    # the project's root: the file lies in its folder data
     seed=0,  # of the world
-    **sizes, # n_train, n_dev, n_test, when they are not the standard ones
+    n_train=COUNTS['train'], # scenes to train on
+    n_dev=COUNTS['dev'],     # scenes to choose by
+    n_test=COUNTS['test'],   # scenes to test on
 ):
     "The store of the built-in world: written once, and again when this module makes another world or the file is damaged."
-    counts = {k: sizes.get(f'n_{k}', n) for k, n in COUNTS.items()}
+    counts = dict(train=n_train, dev=n_dev, test=n_test)
     path = Path(root)/'data'/('-'.join(map(str, ['scenes', seed, *(counts.values() if counts != COUNTS else ())])) + '.h5')
     try: mine, intact = (store := Store(path)).provenance.get('source') == 'mhcvse.scenes', is_intact(store, seed, counts)
     except (InputError, KeyError, OSError): mine, intact = True, False   # missing or damaged
     if intact: return store
     if not mine: raise InputError(f'{path} is where the built-in world goes, and it holds something else, {store}: give that another name.')
     print(f'making {path.name}, the built-in scenes (a demonstration) ...')
-    return world_store(path, seed, **sizes)
+    return world_store(path, seed, n_train=n_train, n_dev=n_dev, n_test=n_test)
 
 # %% ../nbs/14_world.ipynb #e4d172b1
 class Probe(NamedTuple):
