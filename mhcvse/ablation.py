@@ -121,8 +121,7 @@ def differences_from_default(
     cfg, # `Config`
 ):
     "Dotted name -> value of every field that is not as in `Config()`; where it computes does not count."
-    base = Config()
-    return {k: v for k in Config.names() if (v := cfg.get(k)) != base.get(k) and k != 'train.device'}
+    return {k: v for k, (_, v) in Config().changes(cfg).items() if k != 'train.device'}
 
 # %% ../nbs/51_ablation.ipynb #e6013ef7
 def record_key(

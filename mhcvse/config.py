@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'SIZES', 'STRICT', 'opt', 'check_value', 'Group', 'DataConfig', 'ModelConfig', 'LossConfig',
            'TrainConfig', 'EvalConfig', 'convert', 'Config', 'parse_overrides', 'override', 'to_dict', 'from_dict',
-           'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'counting', 'describe']
+           'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'counting', 'changes', 'describe']
 
 # %% ../nbs/01_config.ipynb #493f8710
 from dataclasses import dataclass, field, fields, replace, asdict
-from .core import InputError, did_you_mean, content_hash, read_json, write_json
+from .core import InputError, did_you_mean, one_of, content_hash, read_json, write_json
 import math, shlex
 
 # %% ../nbs/01_config.ipynb #a42a7455
@@ -37,7 +37,7 @@ def check_value(
     if kind is tuple: ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in value) and sum(value) > 0
     if not ok: raise InputError(f"{name}={value!r:.80} should be of type {kind.__name__}, such as {f.default!r}.")
     if kind is float and not math.isfinite(value): raise InputError(f"{name}={value!r} should be a finite number.")
-    if m['choices'] and value not in m['choices']: raise InputError(f"{name}={value!r} is not known: {did_you_mean(value, m['choices'])}")
+    if m['choices']: one_of(value, m['choices'], name)
     if m['low'] is not None and value < m['low']: raise InputError(f"{name}={value!r:.80} should be at least {m['low']}.")
     if m['high'] is not None and value > m['high']: raise InputError(f"{name}={value!r:.80} should be at most {m['high']}.")
 
@@ -304,9 +304,7 @@ def preset(
     size='paper',  # 'paper', or 'small' for the built-in world
 ):
     "The config of a preset in a size."
-    if name not in PRESETS: raise InputError(f"preset={name!r} is not known: {did_you_mean(name, PRESETS)}")
-    if size not in SIZES: raise InputError(f"size={size!r} is not known: {did_you_mean(size, SIZES)}")
-    return Config().override(PRESETS[name]).override(SIZES[size])
+    return Config().override(PRESETS[one_of(name, PRESETS, 'preset')]).override(SIZES[one_of(size, SIZES, 'size')])
 Config.preset = staticmethod(preset)
 
 # %% ../nbs/01_config.ipynb #1a343f9a
@@ -342,6 +340,15 @@ def counting(
     plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or (s == 'speed' or f.metadata['later']) and cfg.get(n) == f.default}
     return {g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()}
 Config.hash = property(lambda cfg: content_hash(counting(cfg)))
+
+# %% ../nbs/01_config.ipynb #f1a0b9c8
+def changes(
+    old, # a `Config`
+    new, # another
+):
+    "name -> (old value, new value) of the fields in which two configs differ."
+    return {n: (old.get(n), new.get(n)) for n in Config.names() if old.get(n) != new.get(n)}
+Config.changes = changes
 
 # %% ../nbs/01_config.ipynb #b37300c2
 def describe(

@@ -7,7 +7,7 @@ __all__ = ['InputError', 'did_you_mean', 'one_of', 'check_whole', 'find_device',
            'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError',
            'writing', 'ReadError', 'check_target', 'check_replaced', 'atomic_path', 'write_json', 'once',
            'check_regular', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path',
-           'real_data', 'CellFile', 'bar_file', 'best_time', 'run_command']
+           'real_data', 'CellFile', 'bar_file', 'progress', 'best_time', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from tqdm import tqdm
 
 # %% ../nbs/00_core.ipynb #dc82e6b0
 class InputError(ValueError):
@@ -349,6 +350,16 @@ def bar_file():
     try: from IPython import get_ipython
     except ImportError: return None
     return CellFile() if type(get_ipython()).__name__ == 'ZMQInteractiveShell' else None
+
+# %% ../nbs/00_core.ipynb #c2b1a0d4
+def progress(
+    total,   # images in all
+    what,    # what is done with them
+    delay=5, # seconds after which the bar appears
+    **more,  # for tqdm
+):
+    "A bar that appears when the work takes long."
+    return tqdm(total=total, desc=what, unit=' images', delay=delay, mininterval=.5, file=bar_file(), ncols=100, **more)
 
 # %% ../nbs/00_core.ipynb #8bd81d80
 def best_time(

@@ -173,7 +173,7 @@ def nearest_preset(
     "(preset, size) that a run was made from: as its manifest says, else the one with the fewest different fields."
     known = str(folder.about.get('preset')), str(folder.about.get('size'))
     if known[0] in PRESETS and known[1] in SIZES: return known
-    differ = lambda ps: sum(folder.cfg.get(n) != Config.preset(*ps).get(n) for n in Config.names())
+    differ = lambda ps: len(folder.cfg.changes(Config.preset(*ps)))
     return min(((p, s) for p in PRESETS for s in SIZES), key=differ)
 
 # %% ../nbs/63_page.ipynb #98642ac2
@@ -181,8 +181,7 @@ def changes(
     folder, # `Folder`
 ):
     "name -> (the preset's value, the run's value) of the fields in which a run differs from its preset."
-    base = Config.preset(*nearest_preset(folder))
-    return {n: (base.get(n), folder.cfg.get(n)) for n in Config.names() if base.get(n) != folder.cfg.get(n)}
+    return Config.preset(*nearest_preset(folder)).changes(folder.cfg)
 
 # %% ../nbs/63_page.ipynb #b4bcfea0
 def data_argument(

@@ -25,8 +25,7 @@ from torch import nn
 from torchvision.models import VisionTransformer, get_model, get_model_weights, list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
-from tqdm import tqdm
-from .core import InputError, check_whole, ahead, bar_file, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing, is_full
+from .core import InputError, check_whole, ahead, progress, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing, is_full
 from .runs import load_torch, load_weights
 from .checks import check_features
 from .store import Store, file_marks, reserve, write_store
@@ -373,7 +372,7 @@ def survey(
         except InputError as e: return str(e).partition(': ')[2].rstrip('.')
         return (w, h) if min(extractor.canvas((w, h))) else f'{w} x {h} pixels: too narrow to be resized'
     sizes, bad = {}, {}
-    with tqdm(total=len(paths), desc='looking at pictures', unit=' images', delay=5, mininterval=.5, file=bar_file(), ncols=100) as bar:
+    with progress(len(paths), 'looking at pictures') as bar:
         for name, seen in zip(paths, ahead(look, paths.values(), workers)):
             (bad if isinstance(seen, str) else sizes)[name] = seen
             bar.update()
@@ -488,7 +487,7 @@ def extract_rows(
     pictures = ahead(load_picture, [paths[i] for b in batches for i in b], workers)
     left = sum(map(len, batches))
     if left < len(paths): print(f'going on after {len(paths) - left:,} of {len(paths):,} pictures')
-    with tqdm(total=len(paths), initial=len(paths) - left, desc='extracting', unit=' images', delay=5, mininterval=.5, file=bar_file(), ncols=100) as bar:
+    with progress(len(paths), 'extracting', initial=len(paths) - left) as bar:
         for b in batches:
             batch = [next(pictures) for _ in b]
             for i, picture, found in zip(b, batch, extract_pictures(extractor, batch, device, precision)): write_row(file, i, found, picture, paths[i])
@@ -577,7 +576,7 @@ def all_inputs(
 ):
     "([[name, bytes, checksum], …] of the pictures, a hash of everything that a store of them depends on)."
     def look(p): s = p.stat(); return s.st_size, file_sum(p, s.st_size, s.st_mtime_ns)
-    bar = tqdm(ahead(look, paths.values(), 4), 'reading pictures', len(paths), delay=5, mininterval=.5, file=bar_file(), ncols=100)
+    bar = progress(len(paths), 'reading pictures', iterable=ahead(look, paths.values(), 4))
     files = [[n, *seen] for n, seen in zip(paths, bar)]
     return files, content_hash(how, files, name, {n: [table[n].captions, table[n].split] for n in paths})
 

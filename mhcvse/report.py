@@ -285,11 +285,12 @@ def caption_line(
     ax,    # matplotlib axes without a frame
     y,     # height in the axes
     text,  # the caption
-    good,  # whether it is right
+    good,  # whether it is right; None: nobody knows
     score, # its score
 ):
     "A caption with its score, right or wrong marked by sign and colour."
-    ax.text(.02, y, f"{'✓' if good else '✗'} {score:.2f}", color=COLORS['right' if good else 'wrong'], fontsize=9, va='center', transform=ax.transAxes)
+    sign, color = {True: ('✓ ', 'right'), False: ('✗ ', 'wrong'), None: ('', 'plain')}[good]
+    ax.text(.02, y, f'{sign}{score:.2f}', color=COLORS[color], fontsize=9, va='center', transform=ax.transAxes)
     ax.text(.14, y, literal(text, 90, 1), fontsize=8.5, va='center', transform=ax.transAxes)
 
 # %% ../nbs/50_report.ipynb #b92d322a
@@ -330,10 +331,13 @@ def data_uri(
 # %% ../nbs/50_report.ipynb #015bdf73
 def picture_uri(
     pixels, # (h, w, 3) uint8
+    side=None, # its longer side at most; None: as it is
 ):
     "A data: address of the picture: PNG when it is small, JPEG otherwise."
-    f, kind = io.BytesIO(), 'PNG' if max(pixels.shape) <= 128 else 'JPEG'
-    Image.fromarray(pixels).save(f, kind)
+    image, f = Image.fromarray(pixels), io.BytesIO()
+    if side: image.thumbnail((side, side))
+    kind = 'PNG' if max(image.size) <= 128 else 'JPEG'
+    image.save(f, kind)
     return data_uri(f.getvalue(), kind.lower())
 
 # %% ../nbs/50_report.ipynb #9ab5ec93

@@ -9,7 +9,7 @@ __all__ = ['Params', 'check_param', 'make_params', 'notebook_params', 'make_conf
 # %% ../nbs/55_reproduce.ipynb #4625d401
 import contextlib
 from dataclasses import dataclass, fields
-from .core import InputError, check_whole, did_you_mean, find_device, in_project, write_json, short_path
+from .core import InputError, check_whole, did_you_mean, one_of, find_device, in_project, write_json, short_path
 from .config import Config, PRESETS, SIZES, parse_overrides, TrainConfig
 from .runs import check_json, run_folders, used_folder
 from .store import repeats_text
@@ -61,7 +61,7 @@ def make_params(
         if k not in known: raise InputError(f"there is no parameter '{k}'; {did_you_mean(k, known)}")
     p = Params(**{k: check_param(known[k], v) for k, v in given.items()})
     for k, allowed in dict(preset=PRESETS, size=('auto', *SIZES), protocol=(None, *PROTOCOLS)).items():
-        if getattr(p, k) not in allowed: raise InputError(f"parameter {k}={getattr(p, k)!r} is not known; {did_you_mean(getattr(p, k), [a for a in allowed if a])}")
+        if getattr(p, k) is not None: one_of(getattr(p, k), [a for a in allowed if a], f'parameter {k}')
     check_whole(1, **{'parameter epochs': p.epochs, 'parameter seeds': p.seeds}); check_whole(0, **{'parameter seed': p.seed})
     if not p.out_dir.strip(): raise InputError("parameter out_dir='' is empty: give the folder that is to hold the runs, such as outputs.")
     if p.fork and p.seeds > 1: raise InputError('parameter fork=True is for one run: give its seed, -p seed N, and not seeds.')

@@ -12,7 +12,7 @@ __all__ = ['FORMAT', 'NAMED', 'KINDS', 'EFFORTS', 'PAGE', 'index_key', 'index_fi
            'printable', 'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
-import argparse, html, io, re, sys, time
+import argparse, html, re, sys, time
 from pathlib import Path
 from typing import NamedTuple
 import matplotlib.pyplot as plt
@@ -36,7 +36,7 @@ from .resume import Run
 from .train import load_run
 from .transfer import check_features_fit
 from .ranking import Ranking, embed_parts, exact_search, rescore
-from .report import COLORS, caption_line, data_uri, embed_texts, literal, picture, styled
+from .report import caption_line, embed_texts, literal, picture, picture_uri, styled
 
 # %% ../nbs/60_search.ipynb #2e247461
 FORMAT = 'mhcvse-search'
@@ -373,10 +373,7 @@ def draw_captions(
     "Write captions with their scores; right and wrong marked where the split says what is right."
     ax.axis('off')
     for j, h in enumerate(hits):
-        y = 1 - (j + .5)/len(hits)
-        if hits.right is not None: caption_line(ax, y, h.caption, h.image == hits.right, h.score); continue
-        ax.text(.02, y, f'{h.score:.2f}', color=COLORS['plain'], fontsize=9, va='center', transform=ax.transAxes)
-        ax.text(.14, y, literal(h.caption, 90, 1), fontsize=8.5, va='center', transform=ax.transAxes)
+        caption_line(ax, 1 - (j + .5)/len(hits), h.caption, None if hits.right is None else h.image == hits.right, h.score)
 
 # %% ../nbs/60_search.ipynb #928228a1
 def show_hits(
@@ -542,15 +539,10 @@ Search.speed_up = speed_up
 
 # %% ../nbs/60_search.ipynb #040366c9
 def thumbnail(
-    pixels,   # (h, w, 3) uint8, or None
-    side=160, # its longer side at most
+    pixels, # (h, w, 3) uint8, or None
 ):
-    "An <img> with the picture in it; empty without pixels."
-    if pixels is None: return ''
-    image, out = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((side, side))
-    image.save(out, 'PNG')
-    return f'<img alt="" src="{data_uri(out.getvalue())}">'
+    "An <img> with the picture in it, small; empty without pixels."
+    return '' if pixels is None else f'<img alt="" src="{picture_uri(pixels, 160)}">'
 
 # %% ../nbs/60_search.ipynb #86de5703
 def hit_html(

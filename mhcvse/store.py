@@ -19,9 +19,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from tqdm import tqdm
-from .core import InputError, ReadError, WriteError, one_of, content_hash, atomic_path, check_replaced, length_mask, bar_file, writing
-from .checks import EXTRAS, SPLITS, check_apart, check_each_split, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
+from .core import InputError, ReadError, WriteError, one_of, content_hash, atomic_path, check_replaced, length_mask, progress, writing
+from .checks import EXTRAS, SPLITS, check_apart, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
 
 # %% ../nbs/12_store.ipynb #36e86d02
 FORMAT, VERSION = 'mhcvse-store', 1
@@ -39,7 +38,7 @@ def blocks(
 ):
     "Slices of rows of about `BLOCK` bytes, with a progress bar when it takes long."
     step = max(1, BLOCK//max(row, 1))
-    with tqdm(total=n, initial=start, desc=label, unit=' images', delay=delay, mininterval=.5, file=bar_file(), ncols=100) as bar:
+    with progress(n, label, delay, initial=start) as bar:
         for i in range(start, n, step):
             yield slice(i, min(i+step, n))
             bar.update(min(step, n-i))
@@ -144,7 +143,6 @@ def store_items(
     links, extras = as_array(caption_image), {k: as_array(v) for k, v in extras.items() if v is not None}
     check_links(links, n, len(texts['captions']))
     check_extras(extras, n, r)
-    check_each_split(texts['names'], texts['split'], 'names')
     check_apart({s: [n for n, t in zip(texts['names'], texts['split']) if t == s] for s in SPLITS}, 'names')
     return {**texts, 'caption_image': links.astype('i8'), **{k: v.astype(EXTRAS[k], copy=False) for k, v in extras.items()}}
 
@@ -737,11 +735,12 @@ def photo_number(
 
 # %% ../nbs/12_store.ipynb #fb77f59e
 def shared_images(
-    split, # the `Split` to test on
-    store, # the `Store` that something else was trained on
+    split,    # the `Split` to test on
+    names,    # of images that a model has seen
+    captions, # of these
 ):
-    "(N,) True for the split's images that the store holds too, by photo number or by a caption."
-    numbers, words = {photo_number(n) for n in store.items['names']} - {None}, {same_words(c) for c in store.items['captions']} - {''}
+    "(N,) True for the split's images that are among these, by photo number or by a caption."
+    numbers, words = {photo_number(n) for n in names} - {None}, {same_words(c) for c in captions} - {''}
     shared = torch.tensor([photo_number(n) in numbers for n in split.names])
     for c, i in zip(split.captions, split.caption_image.tolist()): shared[i] |= same_words(c) in words
     return shared

@@ -8,7 +8,6 @@ __all__ = ['SEEN', 'seen_items', 'region_length', 'check_features_fit', 'Transfe
 # %% ../nbs/37_transfer.ipynb #3c97fea3
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 import torch
 from .core import InputError
 from .store import Store, shared_images
@@ -24,9 +23,9 @@ def seen_items(
     store,       # the `Store` that a run was trained on
     splits=SEEN, # the splits it has seen
 ):
-    "Names and captions of the images that a run has seen, as `shared_images` reads them."
+    "The names of the images that a run has seen, and their captions."
     parts = [store.split(s) for s in splits if s in store.splits]
-    return SimpleNamespace(items={k: [x for p in parts for x in getattr(p, k)] for k in ('names', 'captions')})
+    return tuple([x for p in parts for x in getattr(p, k)] for k in ('names', 'captions'))
 
 # %% ../nbs/37_transfer.ipynb #98adc72c
 def region_length(
@@ -78,7 +77,7 @@ def evaluate_on(
     store = Store(store) if isinstance(store, (str, Path)) else store
     part, mine = store.split(split), run.task.store
     check_features_fit(run, part)
-    shared = shared_images(part, seen_items(mine))
+    shared = shared_images(part, *seen_items(mine))
     n, where = int(shared.sum()), f'{store.name} {split}'
     print(f'{where}: {n:,} of {part.n_images:,} images have the photo number or a caption of training or validation images of {mine.name} and were removed; {part.n_images - n:,} are left.')
     if n == part.n_images: raise InputError(f"{where}: all {n} images are among those that the run has seen in {mine.name}, so nothing is left to test on: choose another split or store.")
