@@ -41,7 +41,7 @@ def csv_rows(
 ):
     "(where, image, caption, split) of each row."
     text = read_utf8(path)
-    comma = max(',;\t', key=text.partition('\n')[0].count)
+    comma = max(',;\t', key=re.split(r'[\r\n]', text, maxsplit=1)[0].count)
     rows = csv.reader(io.StringIO(text, newline=''), delimiter=comma, strict=True, skipinitialspace=True)
     try:
         header = [h.strip().lower() for h in next(rows, [])]
@@ -129,11 +129,13 @@ def read_captions(
     path, # CSV with the columns image, caption and perhaps split; or JSON in Karpathy's form
 ):
     "image name -> `Captioned`, in the order of the file; white space in captions becomes single spaces."
-    table = {}
+    table, spelt = {}, {}
+    if Path(path).suffix.lower() in ('.jsonl', '.ndjson'): raise InputError(f"{path}: one JSON object per line is not read here: give CSV, or one JSON file in Karpathy's form.")
     if not Path(path).is_file(): raise InputError(f"{path} {'is a folder: the pictures come first, and then' if Path(path).is_dir() else 'does not exist: give'} the file with the captions, CSV or JSON.")
     for where, name, caption, split in (json_rows if Path(path).suffix.lower() == '.json' else csv_rows)(path):
         if not isinstance(caption, str) or not caption.strip(): raise InputError(f'{where}: the caption is empty or no text: write it, or remove it.')
-        name, split = clean_name(name, where), clean_split(split, where)
+        given, name, split = PurePosixPath(str(name).strip().replace('\\', '/')), clean_name(name, where), clean_split(split, where)
+        if spelt.setdefault(name, given) != given: raise InputError(f'{where}: {name} is written with other bytes than in {table[name].where} (é as one sign, or as e and an accent): these may be two pictures. Rename one of them, or write the name in one way.')
         item = table.setdefault(name, Captioned([], split, where))
         if item.split != split: raise InputError(f"{where}: {name} is in the split {split!r}, and in {item.split!r} by {item.where}: give an image one split.")
         item.captions.append(' '.join(caption.split()))

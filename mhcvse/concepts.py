@@ -161,7 +161,7 @@ def choose_concepts(
     if choice == 'quota' and english: rows, notes = within_quota(rows, n, quota, least)
     elif len(rows) < n: notes.append(f'{len(rows)} concepts instead of {n}: no more words occur in {least} captions or more.')
     if min(len(rows), n) < 2: raise InputError(f'concepts: {len(token_lists)} training captions give {len(rows)} and 2 are needed (no stop words, each in '
-        f'{least} captions or more). Give more captions, set data.concept_choice=frequency, or set model.consensus=False.')
+        f"{least} captions or more). Give more captions, {'set data.concept_choice=frequency, '*(choice == 'quota')}{'lower data.concept_min_captions, '*(least > 1)}or set model.consensus=False.")
     return Concepts(*([r[i] for r in rows[:n]] for i in (0, 2, 1)), notes)
 
 # %% ../nbs/11_concepts.ipynb #5a2bb74d

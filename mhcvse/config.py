@@ -199,6 +199,8 @@ class Config:
     def __post_init__(self):
         if not self.model.consensus and self.eval.protocol != 'inductive':
             raise InputError(f"eval.protocol={self.eval.protocol!r} is about concept labels, and this model has no consensus level: use 'inductive', or set model.consensus=true.")
+        if not self.model.consensus and self.loss.fused == 0:
+            raise InputError('loss.fused=0, and a model without a consensus level has no other loss: what it has is both instance and fused. Give loss.fused a weight.')
 
     @staticmethod
     def names():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'check_whole', 'find_device', 'is_full', 'ahead', 'unit_rows', 'hold_zeros',
-           'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'WriteError',
-           'writing', 'ReadError', 'check_target', 'check_replaced', 'atomic_path', 'write_json', 'once',
-           'check_regular', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path',
-           'real_data', 'CellFile', 'bar_file', 'progress', 'best_time', 'run_command']
+           'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'file_sha',
+           'WriteError', 'writing', 'ReadError', 'check_regular', 'check_target', 'check_replaced', 'atomic_path',
+           'write_json', 'once', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path',
+           'real_data', 'CellFile', 'bar_file', 'progress', 'best_time', 'printable', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
 import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
@@ -175,6 +175,16 @@ def content_hash(
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 
+# %% ../nbs/00_core.ipynb #7144f49c
+def file_sha(
+    path, # a file
+):
+    "Its SHA-256."
+    h = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while block := f.read(2**20): h.update(block)
+    return h.hexdigest()
+
 # %% ../nbs/00_core.ipynb #aafcbccc
 class WriteError(InputError, OSError):
     "A file could not be written, for lack of room or of permission. What was there before is whole."
@@ -194,12 +204,21 @@ def writing(
 class ReadError(InputError, OSError):
     "What something is made from cannot be read at present: the disk it lies on is away, say. What was made so far is kept."
 
+# %% ../nbs/00_core.ipynb #8ca6f102
+def check_regular(
+    path, # a file that is to be read or written
+):
+    "Raise `InputError` for a pipe or a device: a reader would wait for ever, and a writer put a file in its place."
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()): raise InputError(f'{path} is a pipe or a device and no file: give a file.')
+
 # %% ../nbs/00_core.ipynb #d8da31f0
 def check_target(
     path, # a file that is to be written
 ):
-    "Raise `InputError` when there can be no such file: the path is a folder, or leads through a file."
+    "Raise `InputError` when there can be no such file: the path is a folder, a pipe or a device, or leads through a file."
     path = Path(path)
+    check_regular(path)
     if path.parts[:1] and path.parts[0].startswith('~'): raise InputError(f'{path} begins with ~, which a shell replaces only where a word begins: write the folder in full.')
     if path.is_dir(): raise InputError(f'{path} is a folder: give the name of a file.')
     through = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
@@ -225,6 +244,7 @@ def atomic_path(
 ):
     "A temporary path to write to; renamed to `path` when the `with` ends well, removed when it does not."
     path = Path(path)
+    if path.is_symlink(): path = path.resolve()   # what a link leads to is replaced, and not the link
     check_target(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     with writing(path):
@@ -257,14 +277,6 @@ def once(
     if len(out) == len(pairs): return out
     names = [k for k, _ in pairs]
     raise ValueError(f"'{next(k for k in out if names.count(k) > 1)}' stands twice")
-
-# %% ../nbs/00_core.ipynb #8ca6f102
-def check_regular(
-    path, # a file that is to be read
-):
-    "Raise `InputError` for a pipe or a device, at which a reader would wait for ever."
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()): raise InputError(f'{path} is a pipe or a device and no file: give a file.')
 
 # %% ../nbs/00_core.ipynb #0de21b2d
 def read_json(
@@ -375,6 +387,13 @@ def best_time(
     try: return min([once() for _ in range(n + 1)][1:])
     finally: torch.set_num_threads(threads)
 
+# %% ../nbs/00_core.ipynb #6bb2e979
+def printable(
+    text, # from a file
+):
+    "The text without what could steer a terminal."
+    return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
+
 # %% ../nbs/00_core.ipynb #4b276445
 def run_command(
     name,    # of the command, for the message
@@ -390,5 +409,5 @@ def run_command(
     except InputError as e: said, status = str(e), 2
     except OSError as e: said, status = f'{e}. {mend}', 2
     except KeyboardInterrupt as e: said, status = f'interrupted. {str(e) or kept}', 130
-    print(f'{name}:', ' '.join(said.split()), file=sys.stderr, flush=True)
+    print(f'{name}:', printable(' '.join(said.split())), file=sys.stderr, flush=True)
     return status

@@ -208,12 +208,10 @@ class State:
         self.place, self.query = 0, None    # where among the kept, and the caption or image there
         self.text, self.image = '', None    # the sentence, and the image that is chosen
         self.filters, self.uris = filters([s.name for s in sources]), {}
-        self.owners = {}                    # caption -> its images: nearly always one
-        for c, i in zip(self.split.captions, self.split.caption_image.tolist()): self.owners.setdefault(c, set()).add(i)
     def right(self):
         "The images that the sentence is a caption of: as counted, the one of the caption that is stepped to; empty when it is nobody's."
         stepped = self.side == 'captions' and self.query is not None
-        return {int(self.split.caption_image[self.query])} if stepped else self.owners.get(self.text, set())
+        return {int(self.split.caption_image[self.query])} if stepped else self.sources[0].search.owners.get(self.text, set())
 
 # %% ../nbs/61_explore.ipynb #518008b8
 def uri(

@@ -346,6 +346,7 @@ def reproduce_section(
     for f in folders:
         git = f.about['git']
         out += [node('h3', f.name), node('p', 'At commit ', node('code', git.removesuffix('+changes')), ' of the project' + (', with changes that were not committed: they are not recorded.' if git.endswith('+changes') else ':')) if git != 'unknown' else None,
+                node('p', f"This run is a fork: it has the first epochs of {f.about['forked'].get('run')}, until {f.about['forked'].get('after')}, and went on with other settings ({'; '.join(map(str, f.about['forked'].get('changed', [])))}). The command below trains one that had them from the start, which gives other numbers.", class_='note') if isinstance(f.about.get('forked'), dict) else None,
                 node('pre', command(f)), node('p', 'To load the trained model:'), node('pre', f"import mhcvse\nrun = mhcvse.load_run({short_path(f.path)!r})\nprint(run.evaluate('test'))")]
     return [e for e in out if e is not None]
 
@@ -443,7 +444,8 @@ def attention_section(
     out = [node('h3', folder.name), figure(lambda: show_attention(run, ts.split, i), f'The image {ts.split.names[i]} with the regions that each head looks at.', 'Bright regions are looked at; the three largest shares are framed, the largest in percent; above, the entropy of the head (1: everywhere alike).'),
            figure(lambda: show_word_attention(run, text), f'A map of heads by words for the caption: {text}', 'How much each head takes from each word.')]
     if run.cfg.model.attention != 'multihead' or run.cfg.model.heads < 2: return out
-    t = head_table(run)
+    try: t = head_table(run)
+    except InputError as e: return out + [node('p', str(e), class_='note')]   # one region and one word: nothing to look at
     rows = [[side, *(f'{r[k]:.3f}' for k in ('entropy', 'divergence', 'chance', 'redundancy')), f"{r['low']:.3f} to {r['high']:.3f}"] for side, r in t.iterrows()]
     return out + [table(('', 'entropy', 'divergence of two heads, bits', 'by chance', 'redundancy', '95 %'), rows, 'redundancy of the heads'),
                   node('p', 'Redundancy is 1 when all heads look alike, 0 when their maps agree no more than chance. An entropy near 1 means that they look nearly everywhere alike, and then there is little to tell apart.'),

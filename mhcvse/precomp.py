@@ -62,15 +62,18 @@ def npy_header(
 # %% ../nbs/13_precomp.ipynb #492332ea
 def open_npy(
     path, # a .npy file
+    flat=False, # whether (N, F) will do, as one region per image
 ):
     "The array mapped into memory, not read; `InputError` for anything but region features of a numeric type, all there."
     shape, dtype, size = npy_header(path)
     if dtype.hasobject: raise InputError(f'{path} holds Python objects. Save a plain array of numbers with np.save.')
     got = Path(path).stat().st_size
     if got != size: raise InputError(f"{path} has {got:,} bytes and should have {size:,} by its header: it was {'cut off' if got < size else 'written twice or damaged'}. Copy or download it again.")
-    try: check_features(np.broadcast_to(np.empty((), dtype), shape))
+    flat = flat and len(shape) == 2
+    try: check_features(np.broadcast_to(np.empty((), dtype), (shape[0], 1, shape[1]) if flat else shape))
     except ValueError as e: raise InputError(f'{path}: {e} The array should be (images, regions, feature size), of numbers.') from None
-    return np.load(path, mmap_mode='r', allow_pickle=False)
+    array = np.load(path, mmap_mode='r', allow_pickle=False)
+    return array[:, None] if flat else array
 
 # %% ../nbs/13_precomp.ipynb #e2740011
 class NpyRows:

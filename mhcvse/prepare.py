@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from .core import InputError, project_root, run_command, short_path
+from .core import InputError, printable, project_root, run_command, short_path
 from .checks import EXTRAS, SPLITS
 from .store import FLICKR30K, Store, check_store, lengths, repeats_text
 from .merge import merge_stores
@@ -216,7 +216,7 @@ def run_check(
     found = check_data(a.data or project_root()/'data', a.per_image, a.deep)
     for title, findings in found.items():
         print(title)
-        for f in findings: print(f'  {f.state:<10} {f.item:<10} {f.said}'.rstrip())
+        for f in findings: print(printable(f'  {f.state:<10} {f.item:<10} {f.said}'.rstrip()))
     return 1 if any(f.state in ('wrong', 'missing') for v in found.values() for f in v) else 0
 
 # %% ../nbs/62_prepare.ipynb #d2cbf15b
@@ -304,7 +304,8 @@ def run_show(
     "Show the data card of a store: counts, shapes, splits, hashes, provenance, example captions."
     store = Store(a.store)
     if a.verify: check_store(a.store)
-    print(json.dumps(store.card(), indent=1, ensure_ascii=False) if a.json else describe(store, a.examples))
+    text = json.dumps(store.card(), indent=1, ensure_ascii=False) if a.json else describe(store, a.examples)
+    print('\n'.join(map(printable, text.split('\n'))))
     if a.verify and not a.json: print('  verified   every number and caption is what was written')
 
 # %% ../nbs/62_prepare.ipynb #9ee2ba20

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['choose_boxes', 'Regions', 'maps_of', 'Detector', 'state_sha', 'show_boxes', 'grid_boxes', 'GridFeatures', 'last_map',
-           'file_sha', 'read_state', 'fetch_weights', 'find_weights', 'settle', 'set_weights', 'load_detector',
-           'load_grid', 'load_extractor', 'extract_pictures', 'survey', 'row_sum', 'begin_partial', 'write_row',
-           'rows_done', 'settings_differences', 'open_partial', 'make_batches', 'extract_rows', 'mapped', 'publish',
-           'take_part', 'finished', 'file_sum', 'all_inputs', 'extract_paths', 'extract_together', 'run_settings',
-           'extract_folder', 'kept_weights', 'extractor_of', 'open_embeddings', 'PickedRows', 'match_rows',
-           'import_embeddings']
+           'read_state', 'fetch_weights', 'find_weights', 'settle', 'set_weights', 'load_detector', 'load_grid',
+           'load_extractor', 'extract_pictures', 'survey', 'row_sum', 'begin_partial', 'write_row', 'rows_done',
+           'settings_differences', 'open_partial', 'make_batches', 'extract_rows', 'mapped', 'publish', 'take_part',
+           'finished', 'file_sum', 'all_inputs', 'extract_paths', 'extract_together', 'run_settings', 'extract_folder',
+           'kept_weights', 'extractor_of', 'PickedRows', 'match_rows', 'import_embeddings']
 
 # %% ../nbs/13_regions.ipynb #8ef34a24
 import functools, hashlib, http.client, inspect, itertools, json, math, os, re, shutil, zlib
@@ -25,9 +24,8 @@ from torch import nn
 from torchvision.models import VisionTransformer, get_model, get_model_weights, list_models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
-from .core import InputError, check_whole, ahead, progress, content_hash, did_you_mean, find_device, generator, one_of, seeded, writing, is_full
+from .core import InputError, check_whole, ahead, progress, content_hash, did_you_mean, file_sha, find_device, generator, one_of, seeded, writing, is_full
 from .runs import load_torch, load_weights
-from .checks import check_features
 from .store import Store, file_marks, reserve, write_store
 from .merge import extraction_of, merge_stores
 from .precomp import open_npy, read_lines
@@ -193,16 +191,6 @@ def last_map(
     with torch.no_grad(): model.eval()(torch.zeros(1, 3, size, size))
     for h in hooks: h.remove()
     return names[-1]
-
-# %% ../nbs/13_regions.ipynb #7144f49c
-def file_sha(
-    path, # a file
-):
-    "Its SHA-256."
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while block := f.read(2**20): h.update(block)
-    return h.hexdigest()
 
 # %% ../nbs/13_regions.ipynb #f2b92ee9
 def read_state(
@@ -711,20 +699,6 @@ def extractor_of(
     if got['sha256'] != w['sha256']: raise InputError(f"{store.path.name} was made with the weights {w['name']} (SHA-256 {w['sha256'][:16]}…), and these are {got['name']} ({got['sha256'][:16]}…): give the file it was made with.")
     return extractor
 
-# %% ../nbs/13_regions.ipynb #49b64747
-def open_embeddings(
-    path, # a .npy file of (N, R, F), or (N, F) for one region per image
-):
-    "(N, R, F), mapped into memory; nothing but numbers is accepted."
-    if not Path(path).is_file(): raise InputError(f'{path} does not exist: give the .npy file.')
-    try: return open_npy(path)
-    except InputError as e: error = e
-    try: array = np.load(path, mmap_mode='r', allow_pickle=False)[:, None]
-    except (ValueError, EOFError, OSError, IndexError, TypeError): raise error from None
-    if array.ndim != 3: raise error
-    check_features(array)
-    return array
-
 # %% ../nbs/13_regions.ipynb #d8eeb257
 class PickedRows:
     "Some rows of an array in another order, read block by block."
@@ -774,13 +748,14 @@ def import_embeddings(
 ):
     "A store from embeddings that something else computed; an interrupted import goes on."
     table = read_captions(captions)
-    features = open_embeddings(array)
+    features = open_npy(array, flat=True)
     rows = match_rows(names, len(features), table, captions)
     splits = fill_splits({n: table[n] for n in rows}, captions)
     index, extras = list(rows.values()), {}
     for what, path in dict(boxes=boxes, sizes=sizes).items():
         if path is None: continue
-        extra = open_embeddings(path)
+        extra = open_npy(path, flat=what == 'sizes')
+        if what == 'sizes' and extra.shape[1:] != (1, 2): raise InputError(f'{path} has the shape {extra.shape}: the sizes are (images, 2), width and height.')
         if len(extra) != len(features): raise InputError(f'{path} has {len(extra):,} rows and {array} {len(features):,}: give both of the same images.')
         extras[what] = np.array(extra[index]) if what == 'boxes' else np.array(extra[index, 0])
     captions_, links, split = store_texts(table, list(rows))

@@ -13,7 +13,7 @@ from .core import InputError, check_whole, did_you_mean, one_of, find_device, in
 from .config import Config, PRESETS, SIZES, parse_overrides, TrainConfig
 from .runs import check_json, run_folders, used_folder
 from .store import repeats_text
-from .task import Task, choose_size, label_run
+from .task import Task, choose_size, label_run, read_hashes
 from .resume import read_start
 from .train import find_unfinished, fit, load_run, open_run, run_differences
 from .evaluate import PROTOCOLS, protocol_results
@@ -132,10 +132,11 @@ def find_run(
     store, # `Store`
     out_dir='outputs', # where runs are, relative to the project's root
 ):
-    "The folder of a finished run with this config on this data, or None."
+    "The folder of a finished run with this config on this data, or None. A fork had another config before, and is none."
+    hashes = read_hashes(store, cfg)
     for f in sorted(in_project(out_dir).glob('*/metrics.json')):
         m = check_json(f.parent/'manifest.json', {'config': str, 'hashes.data': str})
-        if m['config'] == cfg.hash and m['hashes']['data'] == store.hash: return f.parent
+        if m['config'] == cfg.hash and not hashes.items() - m['hashes'].items() and not m.get('forked'): return f.parent
 
 # %% ../nbs/55_reproduce.ipynb #5da51bc9
 def finished_runs(
@@ -147,7 +148,7 @@ def finished_runs(
 ):
     "Folders of the finished runs of one seed of a command with several, oldest first."
     here = [f for f in run_folders(root, name) if (f/'metrics.json').exists() and read_start(f)[1].get('seeds') == group]
-    return [f for f in here if not run_differences(f, cfg, dict(data=store.hash))]
+    return [f for f in here if not run_differences(f, cfg, read_hashes(store, cfg))]
 
 # %% ../nbs/55_reproduce.ipynb #8e34c512
 def one_run(

@@ -6,7 +6,8 @@
 __all__ = ['Run', 'write_words', 'write_start', 'epoch_line', 'check_weights', 'own_copy', 'state_of', 'part_of', 'check_moments',
            'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state', 'read_start',
            'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'keep_step',
-           'keep_validation', 'keep_epoch', 'keep_result', 'check_sizes', 'fork_state', 'check_free', 'begin']
+           'keep_validation', 'keep_epoch', 'keep_result', 'check_same_model', 'fork_state', 'check_free',
+           'forked_from', 'begin']
 
 # %% ../nbs/34_resume.ipynb #0c4a4e42
 import contextlib, datetime, time
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from .core import InputError, write_json, short_path, is_full
 from .config import Config
-from .runs import check_json, check_rows, check_values, hardware, load_weights, manifest, read_history, save_weights
+from .runs import check_json, check_rows, check_values, git_commit, hardware, load_weights, manifest, read_history, save_weights, versions
 from .checkpoint import Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, latest_checkpoint, random_states, save_checkpoint
 from .merge import extraction_of
 from .task import Task
@@ -378,19 +379,13 @@ def keep_result(
 Keeper.finish = keep_result
 
 # %% ../nbs/34_resume.ipynb #48ca19b6
-def check_sizes(
-    path,    # the folder of the run to go on from
-    tensors, # of its checkpoint
-    state,   # of it
-    run,     # the new `Run`
+def check_same_model(
+    old, # `Config` of the run to go on from
+    new, # of the one that goes on
 ):
-    "Raise `InputError` unless the weights of a checkpoint fit the model of a new run."
-    model, old = part_of(tensors, 'model'), Config.from_dict(state['config'])
-    shapes = lambda weights: {k: v.shape for k, v in weights.items()}
-    other = [n for n in old.changes(run.cfg) if n.startswith('model.')]
-    if other and shapes(model) != shapes(run.model.state_dict()):
-        raise InputError(f"fork: a fork keeps the sizes of the model: leave {', '.join(other)} as it was, or begin anew with -p out_dir FOLDER.")
-    check_weights(path, model, run.model, checkpoint_name(state))
+    "Raise `InputError` unless both compute the same from the same weights: the best epoch so far would mean nothing for another model."
+    other = [n for n in old.changes(new) if n == 'data.feature_norm' or n.startswith('model.') and not n.endswith('dropout')]
+    if other: raise InputError(f"fork: a fork goes on with the model that it finds: leave {', '.join(other)} as it was, or begin anew with -p out_dir FOLDER.")
 
 # %% ../nbs/34_resume.ipynb #381bb87f
 def fork_state(
@@ -405,7 +400,7 @@ def fork_state(
     if fixed: raise InputError(f"fork: a run goes on with the data, words and protocol it began with, and these differ: {'; '.join(fixed)}. Begin anew, in another folder.")
     if state['epoch'] >= new.train.epochs: raise InputError(f"fork: {short_path(path)} has {state['epoch']} epochs behind it, and train.epochs={new.train.epochs}: set it higher.")
     about = dict(run=Path(path).name, config=old.hash, after=where(state), changed=differences(old, state['hashes'], new, hashes))
-    check_sizes(path, tensors, state, run)
+    check_same_model(old, new); check_weights(path, part_of(tensors, 'model'), run.model, checkpoint_name(state))
     if (old.train.seed, old.train.batch_size, state['batch_size']) != (new.train.seed, new.train.batch_size, new.train.batch_size):
         tensors, state = {k: v for k, v in tensors.items() if k != 'losses'}, state | dict(step=0, seconds=0., names=[], batch_size=new.train.batch_size)
     return tensors, state, about
@@ -420,6 +415,17 @@ def check_free(
     if there[0] not in ('model.safetensors', 'metrics.json'):
         with contextlib.suppress(InputError): return read_start(path) if 'manifest.json' in there else Config.load(path/'config.json')
     raise InputError(f"{short_path(path)} holds {there[0]}, which a run would replace, and is no run that can go on: choose another folder (`open_run` makes one), or delete this one.")
+
+# %% ../nbs/34_resume.ipynb #b7c6d5e4
+def forked_from(
+    path, # a folder without a checkpoint
+):
+    "The folder that a fork began from, when it ended before a checkpoint of its own; None for another run."
+    forked = (path/'manifest.json').exists() and read_start(path)[1].get('forked')
+    if not forked: return None
+    origin = path.parent/check_values(short_path(path/'manifest.json'), forked, {'run': str})['run']
+    if not origin.is_dir(): raise InputError(f"{short_path(path)} was begun as a fork of {origin.name}, which is not beside it, and has no checkpoint of its own: give the folder as fork, or delete this one.")
+    return origin
 
 # %% ../nbs/34_resume.ipynb #02e1d2dc
 def begin(
@@ -436,9 +442,10 @@ def begin(
             finished = is_finished(found[1]['history'], run.cfg.train)
             print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
             write_words(run, again=not finished)
-            resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device))
+            resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device), versions=versions(), git=git_commit())
         else:
             check_free(run.path)
+            fork = fork or forked_from(run.path)
             found = fork_state(fork, run) if fork else None
             write_start(run, trainer.device, **info, **(dict(forked=found[2]) if found else {}))
     if run.path: clear_leftovers(run.path)

@@ -9,7 +9,7 @@ __all__ = ['FORMAT', 'NAMED', 'KINDS', 'EFFORTS', 'PAGE', 'index_key', 'index_fi
            'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits',
            'need_faiss', 'leading', 'projected', 'Approximate', 'nominate', 'approximate_search', 'recall',
            'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'kind_of', 'found_among', 'page',
-           'printable', 'listing', 'make_parser', 'ask', 'main']
+           'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
 import argparse, html, re, sys, time
@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, read_json, run_command, short_path, write_json
+from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, printable, read_json, run_command, short_path, write_json
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .checks import check_texts
@@ -119,6 +119,8 @@ class Search(Ranking):
         self.extractor = extractor
         self.known = {c: i for i, c in reversed(list(enumerate(self.split.captions)))} # the first of equals
         self.names = {n: i for i, n in reversed(list(enumerate(self.split.names)))}
+        self.owners = {}   # caption -> its images: nearly always one
+        for c, i in zip(self.split.captions, self.split.caption_image.tolist()): self.owners.setdefault(c, set()).add(i)
         self.approximate = None # (`Approximate`, effort, candidates), from `speed_up`
     def __repr__(self): return f'Search({self.split.store.name} {self.split.name}: {len(self.image_gallery):,} images, {len(self.caption_gallery):,} captions)'
 
@@ -193,10 +195,15 @@ class Hits(list):
         hits=(),    # of `Hit`
         query='',   # what was asked
         unknown=(), # words of it that the run does not know
-        right=None, # the image that is right, where the split says so
+        right=None, # the images that are right, where the split says so: a caption may belong to several
     ):
         super().__init__(hits)
         self.query, self.unknown, self.right = query, list(unknown), right
+    def is_right(self,
+        h, # one of them
+    ):
+        "Whether it is right; None when the split does not say."
+        return None if self.right is None else h.image in self.right
 
 # %% ../nbs/60_search.ipynb #2fbae0b8
 def check_k(
@@ -213,14 +220,14 @@ def hits_of(
     k,          # how many, or None: all
     asked='',   # what was asked, as text
     unknown=(), # words of it that the run does not know
-    right=None, # the image that is right
+    right=None, # the images that are right: a set
     leave=None, # an index to leave out, also of the ranks: the query itself
 ):
     "`Hits` of a query among the images or the captions."
     check_k(k)
     gallery, split = getattr(search, f'{kind}_gallery'), search.split
     k_found = k if k is None or leave is None else k + 1
-    last = None if right is None else torch.arange(len(gallery)) == right if kind == 'image' else split.caption_image == right
+    last = None if right is None else torch.isin(torch.arange(len(gallery)) if kind == 'image' else split.caption_image, torch.tensor(sorted(right)))
     found = approximate_search(search.approximate[0], query, k_found, *search.approximate[1:], last) if kind == 'image' and k and search.approximate else None
     if found is None or len(found.rows) < min(k_found or 0, len(gallery)): found = exact_search(gallery, query, k_found, last=last)[0]
     owner = (lambda i: i) if kind == 'image' else split.caption_image.tolist().__getitem__
@@ -242,9 +249,11 @@ def sentence_query(
     search, # `Search`
     text,   # a sentence, or the index of a caption of the split
 ):
-    "((1, K D) float64 query, the sentence, its words that are not known, the image it belongs to or None)."
+    "((1, K D) float64 query, the sentence, its words that are not known, the images it belongs to or None)."
     run, i = search.run, find_caption(search, text)
-    if i is not None: return search.caption_gallery.rows([i]), (t := search.split.captions[i]), words_of(run, t)[1], search.split.caption_image[i].item()
+    if i is not None:
+        t = search.split.captions[i]
+        return search.caption_gallery.rows([i]), t, words_of(run, t)[1], search.owners[t] if isinstance(text, str) else {search.split.caption_image[i].item()}
     check_sentence(run, text)
     parts = scored(embed_texts(run, [text]), run.cfg.model.consensus_score)[0]
     return joint_embedding([x.float().cpu() for x in parts], [1.]*len(parts)), text, words_of(run, text)[1], None
@@ -351,7 +360,7 @@ def search_captions(
 ):
     "`Hits`: the captions for an image, best first."
     asked = image_query(search, image)
-    return hits_of(search, 'caption', joint_embedding(asked.parts, search.image_gallery.weights), k, asked.name, right=asked.index)
+    return hits_of(search, 'caption', joint_embedding(asked.parts, search.image_gallery.weights), k, asked.name, right=None if asked.index is None else {asked.index})
 Search.captions = search_captions
 
 # %% ../nbs/60_search.ipynb #cfba3c1c
@@ -373,7 +382,7 @@ def draw_captions(
     "Write captions with their scores; right and wrong marked where the split says what is right."
     ax.axis('off')
     for j, h in enumerate(hits):
-        caption_line(ax, 1 - (j + .5)/len(hits), h.caption, None if hits.right is None else h.image == hits.right, h.score)
+        caption_line(ax, 1 - (j + .5)/len(hits), h.caption, hits.is_right(h), h.score)
 
 # %% ../nbs/60_search.ipynb #928228a1
 def show_hits(
@@ -389,11 +398,11 @@ def show_hits(
             fig, (left, ax) = plt.subplots(1, 2, figsize=(8.5, max(1.7, .26*len(hits))), gridspec_kw={'width_ratios': [1, 4.6]})
             draw_captions(hits, ax); left.axis('off')
             if asked is not None: left.imshow(asked)
-            elif hits.right is not None: left.axis('on'); picture(left, search.split, hits.right)
+            elif hits.right is not None: left.axis('on'); picture(left, search.split, *hits.right)
         else:
             fig, axes = plt.subplots(rows, columns, figsize=(1.5*columns, 1.8*rows + .4), squeeze=False)
             for ax in axes.flat: ax.axis('off')
-            for ax, h in zip(axes.flat, hits): ax.axis('on'); picture(ax, search.split, h.index, None if hits.right is None else h.image == hits.right); ax.set_title(f'{h.score:.2f}', fontsize=8, pad=3)
+            for ax, h in zip(axes.flat, hits): ax.axis('on'); picture(ax, search.split, h.index, hits.is_right(h)); ax.set_title(f'{h.score:.2f}', fontsize=8, pad=3)
         fig.suptitle(literal(hits.query, 90), fontsize=9)
         fig.tight_layout(pad=.5)
     return fig
@@ -551,7 +560,7 @@ def hit_html(
     h,      # one of them
 ):
     "One result as a list item."
-    mark = '' if hits.right is None else ' <b class="right">right</b>' if h.image == hits.right else ' <b class="wrong">wrong</b>'
+    mark = {None: '', True: ' <b class="right">right</b>', False: ' <b class="wrong">wrong</b>'}[hits.is_right(h)]
     said = h.name if h.caption is None else h.caption
     return f'<li>{thumbnail(search.split.pixels(h.image)) if h.caption is None else ""}<p>{h.score:.3f}{mark}<br>{html.escape(said)}</p></li>'
 
@@ -604,17 +613,10 @@ def page(
     notes = [f"Not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown) + [split.store.warning]*bool(split.store.warning)
     notes += ['The store holds no pictures: names stand for them.']*('pixels' not in split.store.file)
     kind = kind_of(hits)
-    asked = split.pixels(hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
+    asked = split.pixels(*hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
     footer = f'{found_among(search, hits)}, by {search.run.path.name if search.run.path else "a run"}. The number is the score that the recalls are counted from.'
     return PAGE.format(title=esc(hits.query), asked=thumbnail(asked), notes=''.join(f'<p class="note">{esc(n)}</p>' for n in notes), kind=kind,
                        items='\n'.join(hit_html(search, hits, h) for h in hits), footer=esc(footer))
-
-# %% ../nbs/60_search.ipynb #6bb2e979
-def printable(
-    text, # from a file
-):
-    "The text without what could steer a terminal."
-    return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
 
 # %% ../nbs/60_search.ipynb #6cee6b5d
 def listing(
@@ -624,7 +626,7 @@ def listing(
     "The results as lines of text."
     lines = [found_among(search, hits)] + [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + [search.split.store.warning]*bool(search.split.store.warning)
     for j, h in enumerate(hits, 1):
-        mark = '' if hits.right is None else '  right' if h.image == hits.right else '  wrong'
+        mark = {None: '', True: '  right', False: '  wrong'}[hits.is_right(h)]
         lines.append(f'{j:>3}  {h.score:.3f}{mark}  {h.name}' + (f'  {h.caption}' if h.caption else ''))
     return '\n'.join(map(printable, lines))
 

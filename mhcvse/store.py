@@ -323,8 +323,12 @@ def write_file(
 def file_marks(
     paths, # of files; None is left out
 ):
-    "[(name, size, time of the last change)]: names a source to `resume` without reading it."
-    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in map(Path, filter(None, paths))]
+    "[(name, size, time of the last change, checksum of sixteen pieces)]: names a source to `resume` without reading all of it."
+    def pieces(path, size, sum=0):
+        with open(path, 'rb') as f:
+            for at in range(0, size, max(1, size//16)): f.seek(at); sum = zlib.crc32(f.read(2**16), sum)
+        return sum
+    return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns, pieces(p, s.st_size)) for p in map(Path, filter(None, paths))]
 
 # %% ../nbs/12_store.ipynb #83e19229
 def write_resumable(
@@ -355,7 +359,7 @@ def store_attrs(
 ):
     "What the file says of itself, checked: before anything is written."
     one_of(kind, ('data', 'demonstration'), 'kind')
-    if not isinstance(scale, numbers.Real) or not (np.isfinite(scale) and scale > 0): raise InputError(f'scale={scale!r:.60} should be a positive number: what a stored number is multiplied with to be an activation, 1 when it is one.')
+    if not isinstance(scale, numbers.Real) or not 1e-38 < scale < 3e38: raise InputError(f'scale={scale!r:.60} should be a positive number that float32 can hold: what a stored number is multiplied with to be an activation, 1 when it is one.')
     try: text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as e: raise InputError(f"provenance ({', '.join(provenance)}) is nothing that JSON can hold ({e}): give texts, finite numbers, lists and tables, or correct the argument's name.") from None
     check_texts([name, text], 'name or provenance')
@@ -398,6 +402,7 @@ def write_store(
     features, extras = as_array(features), dict(n_regions=n_regions, boxes=boxes, scores=scores, sizes=sizes, pixels=pixels, ids=ids)
     items = store_items(features, captions, caption_image, split, names, extras)
     attrs = store_attrs(scale, name or Path(path).stem, kind, provenance)
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)   # what a link leads to is replaced, and not the link
     check_replaced(path, b'\x89hdf', 'store')
     with writing(path):
         if resume is not None: write_resumable(path, features, items, attrs, resume, keep, replaces)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MOST_WORDS', 'choose_store', 'choose_size', 'label_run', 'TaskSplit', 'Task', 'check_length', 'read_split',
-           'make_split', 'task_split', 'task_hashes']
+           'make_split', 'task_split', 'read_hashes', 'task_hashes']
 
 # %% ../nbs/16_task.ipynb #d21aa5a3
 from dataclasses import dataclass
 import torch
 from .core import InputError, project_root, short_path
-from .text import tokenize, Vocab, encode_captions, Captions
+from .runs import shorten
+from .text import tokenize, Vocab, encode_captions, Captions, vectors_hash
 from .concepts import build_graph, image_labels, is_stop_word
 from .store import Split
 from .precomp import open_data
@@ -46,7 +47,7 @@ def label_run(
     seed,   # of the run
 ):
     "(what the run is called, what its manifest says of it)."
-    return f'{store.name}-{preset}-{size}-seed{seed}', dict(data=store.name, preset=preset, size=size)
+    return f'{shorten(store.name, 150)}-{preset}-{size}-seed{seed}', dict(data=store.name, preset=preset, size=size)
 
 # %% ../nbs/16_task.ipynb #e0472d02
 @dataclass
@@ -136,10 +137,18 @@ def task_split(
     return task._splits[name]
 Task.split = task_split
 
+# %% ../nbs/16_task.ipynb #c3d2e1f0
+def read_hashes(
+    store, # `Store`
+    cfg,   # `Config`
+):
+    "Hashes of the files that a run reads: the store, and the word vectors if there are any."
+    return dict(data=store.hash) | (dict(vectors=vectors_hash(cfg.data.word_vectors)) if cfg.data.word_vectors else {})
+
 # %% ../nbs/16_task.ipynb #ffbb5074
 def task_hashes(
     task, # the `Task`
 ):
-    "What a manifest records: hashes of data, vocabulary and concept graph."
-    return dict(data=task.store.hash, vocab=task.vocab.hash, concepts=task.graph.hash if task.graph else None)
+    "What a manifest records: hashes of data, word vectors, vocabulary and concept graph."
+    return read_hashes(task.store, task.cfg) | dict(vocab=task.vocab.hash, concepts=task.graph.hash if task.graph else None)
 Task.hashes = task_hashes

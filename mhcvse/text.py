@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['TREEBANK', 'PLAIN', 'STOP', 'SPLIT', 'WORD', 'PAD', 'START', 'END', 'UNK', 'SPECIALS', 'clean_text', 'tokenize',
            'Vocab', 'build_vocab', 'encode', 'decode', 'save_vocab', 'load_vocab', 'Captions', 'caption_batch',
-           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'load_word_vectors', 'init_embedding',
-           'vector_coverage']
+           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'vectors_file', 'sum_once', 'vectors_hash',
+           'load_word_vectors', 'init_embedding', 'vector_coverage']
 
 # %% ../nbs/10_text.ipynb #2eece03a
-import re, unicodedata
+import functools, re, unicodedata
 from collections import Counter
 from pathlib import Path
 import regex, torch
 from nltk.tokenize import NLTKWordTokenizer
-from .core import InputError, content_hash, one_of, read_json, write_json
+from .core import InputError, content_hash, file_sha, one_of, read_json, write_json
 from .config import DataConfig
 
 # %% ../nbs/10_text.ipynb #2fc22475
@@ -196,6 +196,31 @@ def parse_vector(
     if not x.isfinite().all(): raise InputError(f"{where}: a number is not finite. The file is damaged: fetch it again.")
     return x
 
+# %% ../nbs/10_text.ipynb #a9b8c7d4
+def vectors_file(
+    path, # a GloVe or fastText text file
+):
+    "The path; `InputError` when there is no such file."
+    if Path(path).is_file(): return Path(path)
+    raise InputError(f"word vectors: {path} is not a file; give the path of an unpacked GloVe or fastText text file.")
+
+# %% ../nbs/10_text.ipynb #a9b8c7d5
+@functools.lru_cache
+def sum_once(
+    path,     # a file
+    *changed, # its size and time of the last change
+):
+    "Its SHA-256, computed once as long as the file is the same."
+    return file_sha(path)
+
+# %% ../nbs/10_text.ipynb #a9b8c7d6
+def vectors_hash(
+    path, # a GloVe or fastText text file
+):
+    "Names the content of a file of word vectors."
+    s = vectors_file(path).stat()
+    return sum_once(str(path), s.st_size, s.st_mtime_ns)
+
 # %% ../nbs/10_text.ipynb #6e76a0a9
 def load_word_vectors(
     path,  # a GloVe or fastText text file
@@ -204,9 +229,8 @@ def load_word_vectors(
 ):
     "(words, dim) vectors, zero where the file lacks the word, and the (words,) mask of those it has; the first of equals counts."
     wanted, out, found = {w.encode('utf-8', 'surrogatepass'): i for i, w in enumerate(words)}, torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
-    if not Path(path).is_file(): raise InputError(f"word vectors: {path} is not a file; give the path of an unpacked GloVe or fastText text file.")
     counted, seen = 0, 0
-    with open(path, 'rb') as f:
+    with open(vectors_file(path), 'rb') as f:
         for n, line in enumerate(f, 1):
             if n == 1: line = line.removeprefix(b'\xef\xbb\xbf')
             if not line.strip(): continue

@@ -19,7 +19,7 @@ from .text import Vocab
 from .concepts import ConceptGraph
 from .store import Store
 from .merge import check_network
-from .task import Task
+from .task import Task, read_hashes
 from .model import MHCVSE
 from .evaluate import evaluate
 from .epochs import Position, Trainer, halve_batch, same_bits, settle
@@ -110,7 +110,7 @@ def find_unfinished(
     fork=False, # whether to begin with the weights of the newest unfinished run, with other settings
 ):
     "(folder of the unfinished run with these settings or of one that never came to its first step, folder to fork from), None for what there is not; `InputError` when the newest is unfinished and has other settings."
-    folders, hashes = run_folders(out_dir, name)[::-1], dict(data=store.hash)
+    folders, hashes = run_folders(out_dir, name)[::-1], read_hashes(store, cfg)
     blank = [f for f in folders if is_blank(f) and not is_held(f)]
     folders = [f for f in folders if f not in blank]
     for path in filter(is_unfinished, folders):
