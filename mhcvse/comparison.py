@@ -43,8 +43,9 @@ class Difference(NamedTuple):
     seeds: int  # 1: the interval is over images alone
     @property
     def verdict(self):
-        "'identical' when nothing differs, else 'better', 'worse' or 'not distinguishable', by the interval."
-        return 'identical' if self.low == self.high == 0 else 'better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable'
+        "'identical' when nothing differs, else 'better', 'worse' or 'not distinguishable', by the interval; of one run each that is all it can say."
+        if self.low == self.high == 0: return 'identical'
+        return ('better' if self.low > 0 else 'worse' if self.high < 0 else 'not distinguishable') + ', of these two runs'*(self.seeds == 1)
 
 # %% ../nbs/38_comparison.ipynb #a8aebdef
 def p_text(

@@ -353,7 +353,8 @@ def bootstrap(
     seed=0,        # of the draws
     level=.95,     # of the interval
 ):
-    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions; Wilson's interval where every resample gives 0 or everything."
+    "name -> (low, high) of each recall, rSum and mR, by resampling images together with their captions; Wilson's interval where every resample gives 0 or everything. One image alone has none."
+    if len(i2t) < 2: return {}
     return widened(percentiles(resampled_metrics(i2t, t2i, caption_image, n, seed), level), len(i2t), level)
 
 # %% ../nbs/32_metrics.ipynb #8161fb0e

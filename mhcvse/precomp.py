@@ -46,7 +46,7 @@ def npy_header(
     path, # a .npy file
 ):
     "(shape, type, bytes the file should have); `InputError` that says what the file is instead."
-    if not Path(path).is_file(): raise InputError(f'{path} is no file: give a .npy file.')
+    if not Path(path).is_file(): raise InputError(f"{path} {'is no file' if Path(path).exists() else 'does not exist'}: give a .npy file.")
     with open(path, 'rb') as f:
         start = f.read(30)
         cure = next((c for b, c in NOT_NPY.items() if start.lstrip().startswith(b)), 'It may be cut off: copy or download it again.')

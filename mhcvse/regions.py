@@ -754,7 +754,7 @@ def import_embeddings(
     index, extras = list(rows.values()), {}
     for what, path in dict(boxes=boxes, sizes=sizes).items():
         if path is None: continue
-        extra = open_npy(path, flat=what == 'sizes')
+        extra = open_npy(path, flat=True)
         if what == 'sizes' and extra.shape[1:] != (1, 2): raise InputError(f'{path} has the shape {extra.shape}: the sizes are (images, 2), width and height.')
         if len(extra) != len(features): raise InputError(f'{path} has {len(extra):,} rows and {array} {len(features):,}: give both of the same images.')
         extras[what] = np.array(extra[index]) if what == 'boxes' else np.array(extra[index, 0])

@@ -44,7 +44,7 @@ def check_features_fit(
     "Raise `InputError` unless the features of the split can be what the run was trained on."
     mine, cfg = run.task.store, run.cfg
     (R, F), (r, f) = mine.shape, split.store.shape
-    both = lambda a, b: f"{mine.name} {a}, {split.store.name} {b}"
+    both = lambda a, b: f"{mine.path.name} {a}, {split.store.path.name} {b}"
     check_network(split.store, extraction_of(mine.provenance))
     if f != F: raise InputError(f"feature sizes differ: {both(F, f)}. Extract both with the same network.")
     if r != R and cfg.model.attention == 'memory' and cfg.model.memory_norm == 'region':
