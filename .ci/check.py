@@ -29,7 +29,7 @@ BY_PAPERMILL = {'99_reproduce'}  # may say skip_exec: the papermill steps run it
 README_COMMANDS = ['pip install -e .', "pip install -e '.[dev]'", 'nbdev_test', 'papermill nbs/99_reproduce.ipynb', 'jupyter lab', 'import mhcvse']
 
 PACKAGE = {'IPython': 'ipython', 'PIL': 'pillow', 'faiss': 'faiss-cpu'}  # import name: package name
-TOOLS = {'jupyterlab', 'papermill', 'ipykernel', 'ipywidgets'}  # used by commands and notebooks, not by modules
+TOOLS = {'fastcore', 'jupyterlab', 'papermill', 'ipykernel', 'ipywidgets'}  # used by commands and notebooks, not by modules
 
 EXCEPTIONS = {  # (file, bandit's name of it): why it does no harm; one that is not needed any more is an error
     ('mhcvse/interop.py', 'B403'): 'imports pickle for the one unpickler of the package, which knows stand-ins for arrays and nothing else: 35_interop',

@@ -209,7 +209,7 @@ def run_jobs(
 ):
     "Do the jobs, several at a time, with a bar; every one that can be finished is, and then the first error is raised."
     errors, workers = [], min(workers, max(1, len(jobs)))
-    with tqdm(total=len(jobs), unit=' runs', file=bar_file(), ncols=100, disable=not jobs) as bar, contextlib.ExitStack() as stack:
+    with tqdm(total=len(jobs), unit='run', file=bar_file(), ncols=100, disable=not jobs) as bar, contextlib.ExitStack() as stack:
         if workers:
             task = importlib.import_module('mhcvse.ablation').work   # by its module, which a new process can import; a notebook's own it cannot
             pool = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')))

@@ -9,6 +9,7 @@ __all__ = ['combined_interval', 'Difference', 'p_text', 'check_pairs', 'estimate
 # %% ../nbs/38_comparison.ipynb #751fc959
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from scipy import stats
 from .core import InputError
 from .config import EvalConfig
 from .metrics import flat, highest, resampled_metrics, retrieval_metrics
+from .train import load_run
 
 # %% ../nbs/38_comparison.ipynb #ce5f8deb
 def combined_interval(
@@ -180,14 +182,14 @@ def query_changes(
 
 # %% ../nbs/38_comparison.ipynb #c1cdd004
 def compare(
-    run_a,        # `Run`, or a list of them (seeds)
-    run_b,        # `Run`, or a list with the same seeds
+    run_a,        # `Run` or its folder, or a list of them (seeds)
+    run_b,        # the same, or a list with the same seeds
     split='test', # on which split
     n=EvalConfig.resamples, # resamples of the images
     protocol=None, # of both; None: their own, when it is one
 ):
     "`Comparison` of b with a on one split of one store, under one protocol."
-    pairs = [r if isinstance(r, (list, tuple)) else [r] for r in (run_a, run_b)]
+    pairs = [[load_run(r) if isinstance(r, (str, Path)) else r for r in (x if isinstance(x, (list, tuple)) else [x])] for x in (run_a, run_b)]
     for runs in pairs:
         if len({r.cfg.train.seed for r in runs}) < len(runs): raise InputError(f"the seeds {', '.join(str(r.cfg.train.seed) for r in runs)} are not all different: a run that is given twice is one run.")
     seeds = [[r.cfg.train.seed for r in runs] for runs in pairs]

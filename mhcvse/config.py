@@ -207,6 +207,12 @@ class Config:
         "The dotted name of every field, with its dataclass field."
         return {f'{g}.{f.name}': f for g, c in GROUPS.items() for f in fields(c)}
 
+    def __getattr__(self, name):
+        near = [n for n in Config.names() if n.endswith('.' + name)]
+        raise AttributeError(f"a Config has no '{name}'" + (f": did you mean {' or '.join(near)}?" if near else f'; its groups are {", ".join(GROUPS)}.'))
+
+    def __repr__(self): return f"Config({', '.join(f'{n}={v!r}' for n, (_, v) in Config().changes(self).items())})"
+
     def get(self, name):
         "The value of a dotted name."
         group, key = name.split('.')

@@ -371,7 +371,7 @@ def progress(
     **more,  # for tqdm
 ):
     "A bar that appears when the work takes long."
-    return tqdm(total=total, desc=what, unit=' images', delay=delay, mininterval=.5, file=bar_file(), ncols=100, **more)
+    return tqdm(total=total, desc=what, unit='image', delay=delay, mininterval=.5, file=bar_file(), ncols=100, **more)
 
 # %% ../nbs/00_core.ipynb #8bd81d80
 def best_time(

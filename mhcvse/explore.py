@@ -141,7 +141,7 @@ def draw_head(
 ):
     "Image `i` with the shares of one head, as HTML."
     shares = (heads.mean(0) if head < 0 else heads[head]).tolist()
-    pixels, boxes, size = split.pixels(i), split.boxes(i), split.extent(i)
+    pixels, boxes, size = split.picture(i), split.boxes(i), split.extent(i)
     label = f"{split.names[i]}, {'head %d' % (head + 1) if head >= 0 else 'mean of %d heads' % len(heads) if len(heads) > 1 else 'attention'}"
     if boxes is not None and size is not None: return attention_svg(picture_uri(pixels) if pixels is not None else None, size, boxes, shares, label)
     rows = sorted(((f'region {j + 1}', s) for j, s in enumerate(shares)), key=lambda r: -r[1])[:10]
@@ -219,7 +219,7 @@ def uri(
     i,     # an image
 ):
     "The picture's address, made once; None where the store has no pixels."
-    if i not in state.uris: state.uris[i] = None if (x := state.split.pixels(i)) is None else picture_uri(x)
+    if i not in state.uris: state.uris[i] = None if (x := state.split.picture(i)) is None else picture_uri(x)
     return state.uris[i]
 State.uri = uri
 

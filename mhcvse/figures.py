@@ -367,7 +367,7 @@ def draw_regions(
     top=1,  # the largest share in the figure, so that heads can be compared
 ):
     "An image with the shares of its regions: the more a head looks, the brighter; the three largest are framed, the largest has its percentage."
-    pixels, boxes, size = split.pixels(i), split.boxes(i), split.extent(i)
+    pixels, boxes, size = split.picture(i), split.boxes(i), split.extent(i)
     w, h = pixels.shape[1::-1] if pixels is not None else size if size is not None else boxes[:, 2:].max(0)
     boxes = boxes*(np.array([w, h]*2)/np.tile(size, 2) if size is not None else 1)
     light = np.zeros((64, 64))

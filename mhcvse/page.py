@@ -356,7 +356,7 @@ def image_node(
     i,     # an image
 ):
     "The image, or its name where the store has no pictures."
-    pixels = split.pixels(i)
+    pixels = split.picture(i)
     return node('img', src=picture_uri(pixels), alt=split.names[i]) if pixels is not None else node('span', split.names[i], node('small', '(no picture)'), class_='name')
 
 # %% ../nbs/63_page.ipynb #9d817d76

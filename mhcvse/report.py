@@ -147,7 +147,7 @@ def picture(
     good=None, # frame: True right, False wrong, None none
 ):
     "Draw image `i`, or its name where the store holds no pixels, with a frame that marks right and wrong."
-    pixels = split.pixels(i)
+    pixels = split.picture(i)
     if pixels is not None: ax.imshow(pixels, interpolation='nearest')
     else:
         w, h = (72*v/ax.figure.dpi for v in ax.get_window_extent().size)

@@ -78,7 +78,7 @@ def epoch_line(
 ):
     "One line about an epoch, and its notice if that is a new one."
     loss = '  '.join(f'{k} {v:.2f}' for k, v in row['loss'].items() if v)
-    line = f"epoch {row['epoch']:>3}  {loss}  dev mR {row['dev']['mR']:.2f}{' *' if row['best'] else '  '} {row['seconds'] + row['dev_seconds']:.1f} s"
+    line = f"epoch {row['epoch']:>3}  {loss}  dev mR {row['dev']['mR']:.2f}{' best' if row['best'] else '     '}  {row['seconds'] + row['dev_seconds']:.1f} s"
     return line + (f"\n  ! {row['notice']}" if row['notice'] and row['notice'] not in said else '')
 
 # %% ../nbs/34_resume.ipynb #816b059b

@@ -8,8 +8,8 @@ __all__ = ['FORMAT', 'NAMED', 'KINDS', 'EFFORTS', 'PAGE', 'index_key', 'index_fi
            'hits_of', 'find_caption', 'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for',
            'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits',
            'need_faiss', 'leading', 'projected', 'Approximate', 'nominate', 'approximate_search', 'recall',
-           'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'kind_of', 'found_among', 'page',
-           'listing', 'make_parser', 'ask', 'main']
+           'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'kind_of', 'found_among',
+           'say_unknown', 'page', 'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
 import argparse, html, re, sys, time
@@ -562,7 +562,7 @@ def hit_html(
     "One result as a list item."
     mark = {None: '', True: ' <b class="right">right</b>', False: ' <b class="wrong">wrong</b>'}[hits.is_right(h)]
     said = h.name if h.caption is None else h.caption
-    return f'<li>{thumbnail(search.split.pixels(h.image)) if h.caption is None else ""}<p>{h.score:.3f}{mark}<br>{html.escape(said)}</p></li>'
+    return f'<li>{thumbnail(search.split.picture(h.image)) if h.caption is None else ""}<p>{h.score:.3f}{mark}<br>{html.escape(said)}</p></li>'
 
 # %% ../nbs/60_search.ipynb #46d8b70f
 def kind_of(
@@ -580,6 +580,14 @@ def found_among(
     split, kind = search.split, kind_of(hits)
     total, every = len(getattr(search, f'{kind[:-1]}_gallery')), split.store.n_images if kind == 'images' else len(split.store.items['caption_image'])
     return f'{len(hits)} of {total:,} {kind} of {split.store.name}, {split.name}' + (f' (of {every:,}: --split all)' if total < every else '')
+
+# %% ../nbs/60_search.ipynb #b2d3f4a6
+def say_unknown(
+    search, # `Search`
+    hits,   # `Hits`
+):
+    "A line about the words that the run does not know, if there are any."
+    return [f"Not in the run's vocabulary, where a word must stand {search.run.cfg.data.min_count} times in training captions (data.min_count), so read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown)
 
 # %% ../nbs/60_search.ipynb #5df88199
 PAGE = '''<!doctype html>
@@ -610,10 +618,10 @@ def page(
 ):
     "The results as one self-contained HTML page."
     esc, split = html.escape, search.split
-    notes = [f"Not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown) + [split.store.warning]*bool(split.store.warning)
+    notes = say_unknown(search, hits) + [split.store.warning]*bool(split.store.warning)
     notes += ['The store holds no pictures: names stand for them.']*('pixels' not in split.store.file)
     kind = kind_of(hits)
-    asked = split.pixels(*hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
+    asked = split.picture(*hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
     footer = f'{found_among(search, hits)}, by {search.run.path.name if search.run.path else "a run"}. The number is the score that the recalls are counted from.'
     return PAGE.format(title=esc(hits.query), asked=thumbnail(asked), notes=''.join(f'<p class="note">{esc(n)}</p>' for n in notes), kind=kind,
                        items='\n'.join(hit_html(search, hits, h) for h in hits), footer=esc(footer))
@@ -624,7 +632,7 @@ def listing(
     hits,   # `Hits`
 ):
     "The results as lines of text."
-    lines = [found_among(search, hits)] + [f"not in the run's vocabulary, read as unknown: {', '.join(hits.unknown)}"]*bool(hits.unknown) + [search.split.store.warning]*bool(search.split.store.warning)
+    lines = [found_among(search, hits)] + say_unknown(search, hits) + [search.split.store.warning]*bool(search.split.store.warning)
     for j, h in enumerate(hits, 1):
         mark = {None: '', True: '  right', False: '  wrong'}[hits.is_right(h)]
         lines.append(f'{j:>3}  {h.score:.3f}{mark}  {h.name}' + (f'  {h.caption}' if h.caption else ''))

@@ -9,8 +9,8 @@ __all__ = ['FORMAT', 'VERSION', 'BLOCK', 'MARK', 'ROWS', 'FLICKR30K', 'blocks', 
            'new_file', 'write_file', 'file_marks', 'write_resumable', 'store_attrs', 'check_names', 'write_store',
            'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
            'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent',
-           'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store', 'same_words',
-           'is_flickr30k', 'photo_number', 'shared_images', 'repeated_images', 'repeats_text']
+           'split_picture', 'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store',
+           'same_words', 'is_flickr30k', 'photo_number', 'shared_images', 'repeated_images', 'repeats_text']
 
 # %% ../nbs/12_store.ipynb #e9b6ff63
 import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shlex, shutil, zlib
@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from PIL import Image
 from .core import InputError, ReadError, WriteError, one_of, content_hash, atomic_path, check_replaced, length_mask, progress, writing
 from .checks import EXTRAS, SPLITS, check_apart, check_extras, check_features, check_links, check_shape, check_texts, extra_shapes
 
@@ -623,6 +624,18 @@ def split_extent(
     return size if size is not None else pixels.shape[1::-1] if pixels is not None else None
 Split.extent = split_extent
 
+# %% ../nbs/12_store.ipynb #d7e8f9a0
+def split_picture(
+    split, # the `Split`
+    i,     # which image of the split
+):
+    "The pixels of an image for showing: a thumbnail, which is square, in the proportions of its picture; None where there are none."
+    pixels, size = split.pixels(i), split.sizes(i)
+    if pixels is None or size is None: return pixels
+    w, h = (max(1, round(float(v)*max(pixels.shape[:2])/max(size))) for v in size)
+    return pixels if pixels.shape[:2] == (h, w) else np.asarray(Image.fromarray(pixels).resize((w, h)))
+Split.picture = split_picture
+
 # %% ../nbs/12_store.ipynb #979010bf
 def subset(
     split,  # the `Split`
@@ -696,9 +709,10 @@ def plot_lengths(
 
 # %% ../nbs/12_store.ipynb #ff97545e
 def check_store(
-    path, # a .h5 file
+    path, # a .h5 file, or a `Store`
 ):
     "Read everything once, check it as if it were written now, compare the hash, and give the card."
+    path = path.path if isinstance(path, Store) else path
     store, digest = Store(path), hashlib.sha256()
     try:
         with reading(path): f, extras = store.file, {k: v[:] for k, v in store.file.items() if k in EXTRAS}

@@ -10,6 +10,7 @@ __all__ = ['MOST_WORDS', 'choose_store', 'choose_size', 'label_run', 'TaskSplit'
 from dataclasses import dataclass
 import torch
 from .core import InputError, project_root, short_path
+from .config import Config
 from .runs import shorten
 from .text import tokenize, Vocab, encode_captions, Captions, vectors_hash
 from .concepts import build_graph, image_labels, is_stop_word
@@ -68,9 +69,12 @@ class Task:
         vocab=None,  # `Vocab` of a finished run
         graph=None,  # `ConceptGraph` of a finished run
     ):
+        if isinstance(store, Config): raise InputError('Task(store, cfg): the store comes first.')
         self.store, self.cfg, self._tokens, self._splits = store, cfg, {}, {}
         self.vocab = vocab or Vocab.build(self.tokens('train'), cfg.data.min_count)
         self.graph = graph or (self._build_graph() if cfg.model.consensus else None)
+
+    def __repr__(self): return f"Task({self.store.name}: {len(self.vocab):,} words, {len(self.graph) if self.graph else 'no'} concepts)"
 
     def _build_graph(self):
         "The concept graph of the training captions."

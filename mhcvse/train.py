@@ -35,7 +35,7 @@ def train_epochs(
     "The epochs that are left, with validation after each."
     cfg, trainer, n, out = run.cfg, keeper.trainer, len(keeper.trainer.batches), bar_file()
     say = out.log if out else tqdm.write
-    with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit=' steps', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
+    with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit='step', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
         for k in range(at.epoch, cfg.train.epochs):
             if is_finished(run.history, cfg.train): break
             row = keeper.validate(trainer.epoch(k, bar, at, keeper.after_step), at)
@@ -58,6 +58,7 @@ def fit(
     **info,       # more for the manifest
 ):
     "Train, keep the weights of the best validation mR, stop early; the `Run` with these weights. Where the folder holds an unfinished run, it goes on."
+    if not isinstance(task, Task): raise InputError(f'fit(cfg, task): the second is a {type(task).__name__} and should be a Task, such as Task(store, cfg).')
     with contextlib.ExitStack() as stack:
         stop = Stop()
         if path:
