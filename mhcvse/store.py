@@ -325,10 +325,11 @@ def file_marks(
     paths, # of files; None is left out
 ):
     "[(name, size, time of the last change, checksum of sixteen pieces)]: names a source to `resume` without reading all of it."
-    def pieces(path, size, sum=0):
+    def pieces(path, size):
+        digest = hashlib.sha256()
         with open(path, 'rb') as f:
-            for at in range(0, size, max(2**16, size//16)): f.seek(at); sum = zlib.crc32(f.read(2**16), sum)
-        return sum
+            for at in range(0, size, max(2**16, size//16)): f.seek(at); digest.update(f.read(2**16))
+        return digest.hexdigest()[:16]
     return [(p.name, (s := p.stat()).st_size, s.st_mtime_ns, pieces(p, s.st_size)) for p in map(Path, filter(None, paths))]
 
 # %% ../nbs/12_store.ipynb #83e19229
