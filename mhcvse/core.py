@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['InputError', 'did_you_mean', 'one_of', 'check_whole', 'find_device', 'is_full', 'ahead', 'unit_rows', 'hold_zeros',
-           'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'file_sha',
-           'WriteError', 'writing', 'ReadError', 'check_regular', 'check_target', 'check_replaced', 'atomic_path',
-           'write_json', 'once', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path', 'typed_path',
-           'real_data', 'CellFile', 'bar_file', 'progress', 'best_time', 'printable', 'run_command']
+           'unit', 'length_mask', 'masked_mean', 'masked_max', 'generator', 'seeded', 'content_hash', 'sum_file',
+           'file_sha', 'WriteError', 'writing', 'ReadError', 'check_regular', 'check_target', 'check_replaced',
+           'atomic_path', 'write_json', 'once', 'read_json', 'is_root', 'project_root', 'in_project', 'short_path',
+           'typed_path', 'real_data', 'CellFile', 'bar_file', 'progress', 'best_time', 'printable', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
-import contextlib, difflib, hashlib, importlib.util, json, os, random, sys, time
+import contextlib, difflib, functools, hashlib, importlib.util, json, os, random, sys, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,15 +175,26 @@ def content_hash(
         else: h.update(json.dumps(t, sort_keys=True, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
     return h.hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #7144f49c
-def file_sha(
+# %% ../nbs/00_core.ipynb #e9f0a1b2
+@functools.lru_cache(None)
+def sum_file(
     path, # a file
+    size, # its bytes
+    time, # of its last change
 ):
-    "Its SHA-256."
+    "The SHA-256 of a file, for `file_sha`."
     h = hashlib.sha256()
     with open(path, 'rb') as f:
         while block := f.read(2**20): h.update(block)
     return h.hexdigest()
+
+# %% ../nbs/00_core.ipynb #7144f49c
+def file_sha(
+    path, # a file
+):
+    "Its SHA-256, computed once as long as its size and the time of its last change stay."
+    s = Path(path).stat()
+    return sum_file(str(Path(path).resolve()), s.st_size, s.st_mtime_ns)
 
 # %% ../nbs/00_core.ipynb #aafcbccc
 class WriteError(InputError, OSError):

@@ -9,10 +9,10 @@ __all__ = ['MOST_WORDS', 'choose_store', 'choose_size', 'label_run', 'TaskSplit'
 # %% ../nbs/16_task.ipynb #d21aa5a3
 from dataclasses import dataclass
 import torch
-from .core import InputError, project_root, short_path
+from .core import InputError, file_sha, project_root, short_path
 from .config import Config
 from .runs import shorten
-from .text import tokenize, Vocab, encode_captions, Captions, vectors_hash
+from .text import tokenize, Vocab, encode_captions, Captions, vectors_file
 from .concepts import build_graph, image_labels, is_stop_word
 from .store import Split
 from .precomp import open_data
@@ -147,7 +147,7 @@ def read_hashes(
     cfg,   # `Config`
 ):
     "Hashes of the files that a run reads: the store, and the word vectors if there are any."
-    return dict(data=store.hash) | (dict(vectors=vectors_hash(cfg.data.word_vectors)) if cfg.data.word_vectors else {})
+    return dict(data=store.hash) | (dict(vectors=file_sha(vectors_file(cfg.data.word_vectors))) if cfg.data.word_vectors else {})
 
 # %% ../nbs/16_task.ipynb #ffbb5074
 def task_hashes(

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['TREEBANK', 'PLAIN', 'STOP', 'SPLIT', 'WORD', 'PAD', 'START', 'END', 'UNK', 'SPECIALS', 'clean_text', 'tokenize',
            'Vocab', 'build_vocab', 'encode', 'decode', 'save_vocab', 'load_vocab', 'Captions', 'caption_batch',
-           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'vectors_file', 'sum_once', 'vectors_hash',
-           'load_word_vectors', 'init_embedding', 'vector_coverage']
+           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'vectors_file', 'load_word_vectors',
+           'init_embedding', 'vector_coverage']
 
 # %% ../nbs/10_text.ipynb #2eece03a
-import functools, re, unicodedata
+import re, unicodedata
 from collections import Counter
 from pathlib import Path
 import regex, torch
 from nltk.tokenize import NLTKWordTokenizer
-from .core import InputError, content_hash, file_sha, one_of, read_json, write_json
+from .core import InputError, content_hash, one_of, read_json, write_json
 from .config import DataConfig
 
 # %% ../nbs/10_text.ipynb #2fc22475
@@ -203,23 +203,6 @@ def vectors_file(
     "The path; `InputError` when there is no such file."
     if Path(path).is_file(): return Path(path)
     raise InputError(f"word vectors: {path} is not a file; give the path of an unpacked GloVe or fastText text file.")
-
-# %% ../nbs/10_text.ipynb #a9b8c7d5
-@functools.lru_cache
-def sum_once(
-    path,     # a file
-    *changed, # its size and time of the last change
-):
-    "Its SHA-256, computed once as long as the file is the same."
-    return file_sha(path)
-
-# %% ../nbs/10_text.ipynb #a9b8c7d6
-def vectors_hash(
-    path, # a GloVe or fastText text file
-):
-    "Names the content of a file of word vectors."
-    s = vectors_file(path).stat()
-    return sum_once(str(path), s.st_size, s.st_mtime_ns)
 
 # %% ../nbs/10_text.ipynb #6e76a0a9
 def load_word_vectors(
