@@ -32,9 +32,11 @@ def did_you_mean(
     name,  # what was given
     names, # what is known
 ):
-    "The end of an error message: the nearest known name, or all of them."
-    near = difflib.get_close_matches(str(name), [str(n) for n in names], 1, cutoff=.5)
-    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(map(str, names))}."
+    "The end of an error message: the nearest known name, and all of them where they are few; all where none is near."
+    names = [str(n) for n in names]
+    near, known = difflib.get_close_matches(str(name), names, 1, cutoff=.5), f"known are {', '.join(names)}"
+    if not near: return f'{known}.'
+    return f"did you mean '{near[0]}'?" + f' ({known})'*(len(names) <= 12)
 
 # %% ../nbs/00_core.ipynb #efa85bc8
 def one_of(

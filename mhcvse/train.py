@@ -59,6 +59,8 @@ def fit(
 ):
     "Train, keep the weights of the best validation mR, stop early; the `Run` with these weights. Where the folder holds an unfinished run, it goes on."
     if not isinstance(task, Task): raise InputError(f'fit(cfg, task): the second is a {type(task).__name__} and should be a Task, such as Task(store, cfg).')
+    if task.store.split('dev').n_images < 2:
+        raise InputError(f"{task.store.name}: the split dev has one image, so every recall is 100 and no epoch is better than another: give dev more images.")
     with contextlib.ExitStack() as stack:
         stop = Stop()
         if path:
