@@ -20,7 +20,7 @@ def opt(
     choices=None, # the values allowed, for a name
     low=None,     # smallest value allowed, for a number
     high=None,    # largest value allowed, for a number
-    later=False,  # whether it came when there were runs already, which had what is now its default
+    later=False,  # whether it was added when there were runs already; these had what is now its default
 ):
     "A dataclass field that carries its meaning, source and bounds."
     return field(default=default, metadata=dict(doc=doc, source=source, choices=choices, low=low, high=high, later=later))
@@ -59,7 +59,7 @@ class DataConfig(Group):
     label_source: str = opt('caption', "a training caption's concept labels: its own words (caption) or those of all captions of its image (image, as CVSE)", 'protocol', ('caption', 'image'))
     n_concepts: int = opt(300, 'C, the most concepts to use', 'CVSE', low=2)
     concept_choice: str = opt('quota', 'quota: the most frequent within each part of speech; frequency: the most frequent overall', 'CVSE', ('quota', 'frequency'))
-    concept_quota: tuple = opt((7, 2, 1), 'shares of object, motion and property words', 'CVSE')
+    concept_quota: tuple = opt((7, 2, 1), 'shares of object, motion and property words (CVSE describes 7:2:1; its released list has 7:1:2)', 'CVSE')
     concept_min_captions: int = opt(2, 'a word may become a concept from this many training captions', 'protocol', low=1, later=True)
     stop_words: str = opt('drop', 'whether stop words may become concepts', 'paper §4.3', ('drop', 'keep'))
     concept_form: str = opt('lemma', 'lemma: concepts are lemmas, in training and test alike; word: they are word forms, matched to the letter in training and by lemma in test (as CVSE: some never fire in test)', 'protocol', ('lemma', 'word'))
@@ -84,7 +84,7 @@ class ModelConfig(Group):
     attention_norm: str = opt('none', 'layer norm around the attention', 'paper silent', ('none', 'before', 'after'))
     scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1', 'paper silent')
     attention_dropout: float = opt(.2, 'dropout on the output of the attention (memory: after each tanh)', 'paper silent', low=0., high=.95)
-    memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none', 'CVSE', ('feature', 'region', 'none'))
+    memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none', 'paper silent', ('feature', 'region', 'none'))
     pooling: str = opt('mean', 'positions to one vector after the attention', 'paper §3.1', ('mean', 'max'))
     pool_norm: str = opt('batch', 'batch norm (no affine) before the last normalisation', 'dev', ('batch', 'none'))
     consensus: bool = opt(True, 'whether there is a consensus level', 'paper §3.1')

@@ -77,7 +77,7 @@ def write_answers(
     "The best captions of an image, one below the other, each with its sign and score."
     h = ax.get_position().height*ax.figure.get_figheight()*72
     ax.set(xlim=(0, 1), ylim=(h, 0)); ax.axis('off')
-    rank = f"its best caption: place {ranking.ranks['i2t'][q]}"
+    rank = f"its best caption: rank {ranking.ranks['i2t'][q]}"
     ax.text(0, 0, literal(f'{name}: {rank}' if name else rank, letters + 6, 1), va='top', fontsize=6, style='italic')
     for j, a in enumerate(ranking.best('i2t', q, k)):
         y, w = 10 + 19*j, ax.get_position().width*ax.figure.get_figwidth()*72
@@ -120,7 +120,7 @@ def show_images(
             fig.text(.01, 1 - (row*n + .27)/(row*len(queries)), literal(split.captions[q], 62, 2), va='bottom', fontsize=7, linespacing=1.1)
             for m, (name, r) in enumerate(named.items()):
                 y = row*n + .3 + (size + .13)*m
-                if name: fig.text(.01, 1 - (y + size/2)/(row*len(queries)), literal(name, 11, 2) + f"\nplace {r.ranks['t2i'][q]}", va='center', fontsize=6, style='italic')
+                if name: fig.text(.01, 1 - (y + size/2)/(row*len(queries)), literal(name, 11, 2) + f"\nrank {r.ranks['t2i'][q]}", va='center', fontsize=6, style='italic')
                 for j, a in enumerate(r.best('t2i', q, k)):
                     ax = place(fig, left + .05 + size*j, y, size - .07, size - .07)
                     picture(ax, split, a.index, a.right); ax.set_xlabel(f"{'✓' if a.right else '✗'} {a.score:.2f}", fontsize=6, labelpad=3)

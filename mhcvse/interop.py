@@ -70,7 +70,7 @@ SOURCE = {ours: (part, theirs) for part, names in NAMES.items() for theirs, ours
 # %% ../nbs/35_interop.ipynb #e2134d69
 DOUBLED = {'embedding_1.0': 'fc1', 'embedding_2.0': 'fc2', 'embedding_3.0': 'fc3'}
 UNUSED = {**dict.fromkeys(('fc2_2', 'embedding_2_2'), 'for a memory of another size than D, which there never is'),
-          **dict.fromkeys(('fc4', 'joint_att_emb', 'adj_O_P', 'adj_O_M'), 'on no way to a result')}
+          **dict.fromkeys(('fc4', 'joint_att_emb', 'adj_O_P', 'adj_O_M'), 'on no path to a result')}
 
 # %% ../nbs/35_interop.ipynb #98e1ac6a
 def tensor_use(

@@ -56,7 +56,7 @@ class StoreRows:
 def made_from(
     provenance, # of a store
 ):
-    "What it says of the stores that it was merged from, or came back from an export of: a list of tables, empty where it says nothing of use."
+    "The stores that it names as those it was merged from, or as the one whose export it came from: a list of tables, empty where it names none."
     found = provenance.get('merged') or [provenance.get('exported')]
     return [m for m in found if isinstance(m, dict) and isinstance(m.get('provenance'), dict)] if isinstance(found, list) else []
 

@@ -182,7 +182,7 @@ def rounding(
     y,     # (M,) lengths of the caption embeddings
     width, # K, numbers in each
 ):
-    "A number that no score which `wrong_scores` makes in float32 is off by; infinite where lengths leave its range."
+    "A bound on the error of any score that `wrong_scores` makes in float32; infinite where lengths leave its range."
     x, y = x.max().item(), y.max().item()
     if not all(1e-30 < v < 1e30 for v in (x, y, x*y)): return math.inf
     return (min(width, RUN) + width//RUN + 16)*2**-24*x*y

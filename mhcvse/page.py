@@ -64,7 +64,7 @@ def table(
 # %% ../nbs/63_page.ipynb #277087c6
 def figure(
     draw,    # function that draws a matplotlib figure
-    alt,     # what it shows, for who cannot see it
+    alt,     # what it shows, for those who cannot see it
     caption=None, # text below it
 ):
     "A figure, drawn once for a light and once for a dark screen."
@@ -374,7 +374,7 @@ def image_query_node(
 ):
     "An image with its best captions, one list per run."
     split = next(iter(named.values())).ts.split
-    lists = [node('div', node('p', f"{n + ': ' if n else ''}its best caption is at place {r.ranks['i2t'][i]}", class_='place'),
+    lists = [node('div', node('p', f"{n + ': ' if n else ''}its best caption has rank {r.ranks['i2t'][i]}", class_='place'),
                   node('ol', [node('li', sign(a), ' ', split.captions[a.index]) for a in r.best('i2t', i, k)])) for n, r in named.items()]
     return node('article', image_node(split, i), lists, class_='query')
 
@@ -386,7 +386,7 @@ def caption_query_node(
 ):
     "A caption with its best images, one strip per run."
     split = next(iter(named.values())).ts.split
-    strips = [[node('p', f"{n + ': ' if n else ''}its image is at place {r.ranks['t2i'][c]}", class_='place'),
+    strips = [[node('p', f"{n + ': ' if n else ''}its image has rank {r.ranks['t2i'][c]}", class_='place'),
                node('div', [node('figure', image_node(split, a.index), node('figcaption', sign(a)), class_='right' if a.right else 'wrong') for a in r.best('t2i', c, k)], class_='strip')] for n, r in named.items()]
     return node('article', node('p', split.captions[c], class_='caption'), *strips)
 

@@ -178,7 +178,7 @@ def use_of(
     "The command that trains on it, or what it lacks for that."
     if part: return '\nIt is one of several parts: mhcvse-prepare merge joins them.'
     if none := [s for s in ('train', 'dev', 'test') if s not in store.splits]:
-        return f"\nIt cannot be trained on yet: a run needs train, dev and test, and there is no image in {' and none in '.join(none)}. Give more images, or say in a column split of the captions file which is where."
+        return f"\nIt cannot be trained on yet: a run needs train, dev and test, and there is no image in {' and none in '.join(none)}. Give more images, or name the split of each image in a column 'split' of the captions file."
     return f'\nIt is used by: papermill nbs/99_reproduce.ipynb out.ipynb -p data {shlex.quote(str(store.path))}'
 
 # %% ../nbs/62_prepare.ipynb #fbf193bc

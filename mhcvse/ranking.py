@@ -52,7 +52,7 @@ class Found(NamedTuple):
     "The best rows for one query."
     scores: torch.Tensor # (k,) float32, best first
     rows: torch.Tensor   # (k,) rows of the gallery; what float64 cannot tell apart in the order of rows, and those of `last` after all that count against them
-    ranks: torch.Tensor  # (k,) how many rows score at least as high, less what is a tie: what the metrics count
+    ranks: torch.Tensor  # (k,) how many rows, itself among them, score at least as high or tie: what the metrics count
 
 # %% ../nbs/40_ranking.ipynb #cbf6345b
 def rescore(

@@ -195,7 +195,7 @@ def moved(
 ):
     "The end of a sentence when a checkpoint comes from another kind of device, else nothing."
     other = 'random.torch' in tensors and ('random.cuda' in tensors) != (torch.device(device).type == 'cuda')
-    return f', on another kind of device ({device}): the bits are other ones from here' if other else ''
+    return f', on another kind of device ({device}): results may differ in the last digits from here on' if other else ''
 
 # %% ../nbs/34_resume.ipynb #9f4b8034
 def state_faults(
@@ -350,7 +350,7 @@ def keep_validation(
     except RuntimeError as e:
         if not is_full(e): raise
     if keeper.run.path: keeper.save(at)
-    raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; to go on with this run, use fork too.")
+    raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; with fork=True (in 99_reproduce: -p fork True) the new run goes on from this one.")
 Keeper.validate = keep_validation
 
 # %% ../nbs/34_resume.ipynb #2c3af796

@@ -78,7 +78,7 @@ def read_index(
 ):
     "name -> tensor; `InputError` when the index is damaged or of something else."
     about, numbers = index_files(path)
-    cure = f'Give another name with index=…; or, if they are an index, delete {about.name} and {numbers.name}, and they are made again'
+    cure = f'Give another name with index=…; or, if they are an index, delete {about.name} and {numbers.name}, and they are made again.'
     try: got, parts = read_json(about), load_weights(numbers)
     except (InputError, OSError) as e: raise InputError(f"{short_path(about.parent/numbers.stem)}: the index cannot be read: {str(e).split(' (')[0].split(': ')[0]}. {cure}") from None
     for k, v in key.items():
@@ -483,7 +483,7 @@ def approximate_search(
     k,          # results
     effort,     # as for `nominate`
     candidates, # rows that are rescored
-    last=None,  # (N,) True: comes last among equals
+    last=None,  # (N,) True: comes after all that count against it
 ):
     "`Found` among the rows that the index nominates; their scores are exact, `ranks` count the candidates."
     return rescore(approx.gallery, query, nominate(approx, query, effort, max(k, candidates)), k, last)
@@ -587,7 +587,7 @@ def say_unknown(
     hits,   # `Hits`
 ):
     "A line about the words that the run does not know, if there are any."
-    return [f"Not in the run's vocabulary, where a word must stand {search.run.cfg.data.min_count} times in training captions (data.min_count), so read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown)
+    return [f"Not in the run's vocabulary (words that occur at least {search.run.cfg.data.min_count} times in the training captions, data.min_count), so read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown)
 
 # %% ../nbs/60_search.ipynb #5df88199
 PAGE = '''<!doctype html>

@@ -120,7 +120,7 @@ def find_unfinished(
         if not run_differences(path, cfg, hashes): return path, None
     newest = next(iter(folders), None)
     left = newest if newest and is_unfinished(newest) and checkpoint_files(newest) and not is_held(newest) else None
-    if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave it out.")
+    if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave fork out.")
     if left and not fork: check_goes_on(left, latest_checkpoint(left, check_state)[1], cfg, hashes)
     return next(iter(blank), None), left
 
