@@ -26,7 +26,7 @@ PUBLIC = dict(
     checkpoint='', epochs='', resume='', train='fit open_run load_run estimate',
     interop='load_cvse', transfer='evaluate_on', comparison='compare',
     distributed='fit_processes',
-    ranking='', report='results_table',
+    ranking='', report='results_table embed_texts embed_features',
     ablation='', audit='', judgement='',
     figures='', reproduce='',
     search='Search', explore='', prepare='', page='', speed='',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['combined_interval', 'Difference', 'p_text', 'check_pairs', 'estimate', 'contrast', 'difference', 'holm',
-           'pairs_table', 'systems_table', 'Comparison', 'query_changes', 'compare']
+           'differences_table', 'pairs_table', 'systems_table', 'Comparison', 'query_changes', 'compare']
 
 # %% ../nbs/38_comparison.ipynb #751fc959
 from dataclasses import dataclass
@@ -123,6 +123,19 @@ def holm(
     out = np.empty_like(ps); out[order] = steps
     return out.tolist()
 
+# %% ../nbs/38_comparison.ipynb #91d3e5b7
+def differences_table(
+    differences, # metric -> `Difference`
+):
+    "A row per metric: mean, sd over seeds, interval, p, the p corrected together (Holm), seeds, and the verdict by the corrected p."
+    t = pd.DataFrame.from_dict({k: d._asdict() for k, d in differences.items()}, orient='index')
+    claims = [k for k in differences if k != 'rSum']
+    corrected = dict(zip(claims, holm([differences[k].p for k in claims])))
+    corrected['rSum'] = corrected['mR']
+    t.insert(list(t).index('p') + 1, 'p, Holm', t.index.map(corrected))
+    t['verdict'] = [d.verdict if corrected[k] < .05 or d.low == d.high else d._replace(low=-1., high=1.).verdict for k, d in differences.items()]
+    return t
+
 # %% ../nbs/38_comparison.ipynb #4f361eaa
 def pairs_table(
     systems,       # name -> list of (i2t, t2i) ranks, one per seed; the same seeds for each
@@ -152,7 +165,7 @@ def systems_table(
 @dataclass
 class Comparison:
     "What `compare` finds."
-    differences: pd.DataFrame # a row per metric: b minus a, sd over seeds, interval, p, seeds, verdict
+    differences: pd.DataFrame # a row per metric, from `differences_table`: b minus a
     queries: pd.DataFrame     # a row per query whose rank differs: direction, query, rank with a, rank with b, gain
     def won(self,
         k=5, # queries at most
@@ -201,4 +214,4 @@ def compare(
     a, b = ([(x.i2t, x.t2i) for x in (r.evaluate(split, protocol=protocol, resamples=0) for r in runs)] for runs in pairs)
     ts = pairs[0][0].task.split(split)
     d = difference(a, b, ts.caption_image, n)
-    return Comparison(pd.DataFrame.from_dict({k: v._asdict() | {'verdict': v.verdict} for k, v in d.items()}, orient='index'), query_changes(ts.split, a, b))
+    return Comparison(differences_table(d), query_changes(ts.split, a, b))

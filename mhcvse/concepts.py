@@ -23,7 +23,7 @@ from lemminflect import getAllLemmas, getLemma
 from textblob.en import parser, tag
 from .core import InputError, atomic_path, content_hash, one_of, unit
 from .config import DataConfig, ModelConfig
-from .text import load_word_vectors
+from .text import check_tokens, load_word_vectors
 
 # %% ../nbs/11_concepts.ipynb #4f6fd015
 LEXICON = parser.lexicon
@@ -107,6 +107,7 @@ def rank_lemmas(
     form='lemma',       # 'word': word forms instead of lemmas
 ):
     "[(lemma, captions that hold it, class or '')], most frequent first, equals in alphabetical order."
+    check_tokens(token_lists, 'concepts')
     captions, votes = Counter(), defaultdict(Counter)
     name = (lambda w: w) if one_of(form, ('lemma', 'word'), 'concept_form') == 'word' else (lambda w: lemma(w, language))
     for tokens in token_lists: captions.update(set(map(name, tokens)))
@@ -171,6 +172,7 @@ def find_concepts(
     language='english', # as for `lemma`
 ):
     "Two (hits,) tensors: the caption and the concept of every token that names one."
+    check_tokens(token_lists, 'concepts')
     words = getattr(concepts, 'words', concepts)
     column = {w: i for i, w in reversed(list(enumerate(words)))}  # the first of equals counts
     hits = [(i, column[l]) for i, tokens in enumerate(token_lists) for w in tokens if (l := lemma(w, language)) in column]

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'SIZES', 'STRICT', 'opt', 'check_value', 'Group', 'DataConfig', 'ModelConfig', 'LossConfig',
-           'TrainConfig', 'EvalConfig', 'convert', 'Config', 'parse_overrides', 'override', 'to_dict', 'from_dict',
-           'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'counting', 'changes', 'describe']
+           'TrainConfig', 'EvalConfig', 'convert', 'near_setting', 'Config', 'parse_overrides', 'override', 'to_dict',
+           'from_dict', 'save_config', 'load_config', 'preset', 'mhcvse', 'cvse', 'vsepp', 'counting', 'changes',
+           'describe']
 
 # %% ../nbs/01_config.ipynb #493f8710
 from dataclasses import dataclass, field, fields, replace, asdict
+import numpy as np
 from .core import InputError, did_you_mean, one_of, content_hash, read_json, write_json
 import math, shlex
 
@@ -35,7 +37,8 @@ def check_value(
     m, kind = f.metadata, type(f.default)
     ok = type(value) is kind
     if kind is tuple: ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in value) and sum(value) > 0
-    if not ok: raise InputError(f"{name}={value!r:.80} should be of type {kind.__name__}, such as {f.default!r}.")
+    what = f'{len(f.default)} numbers, none negative' if kind is tuple else f'of type {kind.__name__}'
+    if not ok: raise InputError(f"{name}={value!r:.80} should be {what}, such as {f.default!r}.")
     if kind is float and not math.isfinite(value): raise InputError(f"{name}={value!r} should be a finite number.")
     if m['choices']: one_of(value, m['choices'], name)
     if m['low'] is not None and value < m['low']: raise InputError(f"{name}={value!r:.80} should be at least {m['low']}.")
@@ -178,6 +181,7 @@ def convert(
 ):
     "A value of the field's type, from text such as `3`, `2e-4`, `true`, `7:2:1`."
     kind = type(f.default)
+    if isinstance(text, np.generic): text = text.item()
     if kind is tuple and isinstance(text, list): return tuple(text)
     if kind is str or not isinstance(text, str) and (kind, type(text)) != (float, int): return text
     try:
@@ -185,6 +189,15 @@ def convert(
         if kind is tuple: return tuple(int(x) for x in text.split(':'))
         return kind(text)
     except (ValueError, KeyError, OverflowError): raise InputError(f"{name}={str(text)[:60]!r} should be of type {kind.__name__}, such as {f.default!r}.") from None
+
+# %% ../nbs/01_config.ipynb #3a7f40d2
+def near_setting(
+    name, # that no setting has
+):
+    "The end of an error message: the dotted names that it may stand for."
+    if name in GROUPS: return f"{name} is a group: write it as '{name}.NAME'."
+    whole = [n for n in Config.names() if n.split('.')[1] == name]
+    return f"did you mean {' or '.join(whole)}?" if whole else did_you_mean(name, Config.names())
 
 # %% ../nbs/01_config.ipynb #e34ebc9f
 @dataclass(frozen=True)
@@ -197,6 +210,8 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
     def __post_init__(self):
+        for g, kind in GROUPS.items():
+            if not isinstance(getattr(self, g), kind): raise InputError(f'Config: {g} should be a {kind.__name__}, such as {kind.__name__}(); Config().override changes single fields.')
         if not self.model.consensus and self.eval.protocol != 'inductive':
             raise InputError(f"eval.protocol={self.eval.protocol!r} is about concept labels, and this model has no consensus level: use 'inductive', or set model.consensus=true.")
         if not self.model.consensus and self.loss.fused == 0:
@@ -208,13 +223,13 @@ class Config:
         return {f'{g}.{f.name}': f for g, c in GROUPS.items() for f in fields(c)}
 
     def __getattr__(self, name):
-        near = [n for n in Config.names() if n.endswith('.' + name)]
-        raise AttributeError(f"a Config has no '{name}'" + (f": did you mean {' or '.join(near)}?" if near else f'; its groups are {", ".join(GROUPS)}.'))
+        raise AttributeError(f"a Config has no '{name}': {near_setting(name)}")
 
     def __repr__(self): return f"Config({', '.join(f'{n}={v!r}' for n, (_, v) in Config().changes(self).items())})"
 
     def get(self, name):
         "The value of a dotted name."
+        if name not in Config.names(): raise InputError(f"there is no setting '{name}'; {near_setting(name)}")
         group, key = name.split('.')
         return getattr(getattr(self, group), key)
 
@@ -241,7 +256,7 @@ def override(
     "A new `Config` with some fields changed."
     names, groups = Config.names(), {}
     for k, v in parse_overrides(what).items():
-        if k not in names: raise InputError(f"overrides: there is no setting '{k}'; {did_you_mean(k, names)}")
+        if k not in names: raise InputError(f"overrides: there is no setting '{k}'; {near_setting(k)}")
         g, key = k.split('.')
         groups.setdefault(g, {})[key] = convert(k, names[k], v)
     return replace(cfg, **{g: replace(getattr(cfg, g), **kw) for g, kw in groups.items()})

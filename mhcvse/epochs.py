@@ -17,6 +17,7 @@ import torch
 from .core import InputError, seeded, generator, find_device, is_full
 from .checkpoint import set_random_states
 from .text import load_word_vectors, init_embedding, vector_coverage
+from .task import check_settings
 from .batches import Batch, FeatureSource, TrainBatches
 from .model import MHCVSE
 from .losses import LossParts, loss_parts, collapse_value
@@ -65,7 +66,8 @@ def build_optimizer(
     "Adam over two groups: everything but the concept graph, and the concept graph."
     graph = [p for n, p in model.named_parameters() if n.startswith('concept_encoder.')]
     rest = [p for n, p in model.named_parameters() if not n.startswith('concept_encoder.')]
-    device, gpu = model.text_encoder.embed.weight.device, model.text_encoder.embed.weight.is_cuda   # there, the rate is a number on the device and a recorded step reads it
+    device = next(model.parameters()).device
+    gpu = device.type == 'cuda'   # there, the rate is a number on the device and a recorded step reads it
     groups = [dict(params=ps, lr=torch.tensor(cfg.lr, device=device) if gpu else cfg.lr, graph=ps is graph) for ps in (rest, graph) if ps]
     return torch.optim.Adam(groups, fused=True, capturable=gpu)
 
@@ -173,6 +175,7 @@ class Trainer:
         device=None,  # where to compute; None: as the config says
         part=(0, 1),  # (r, W): this is process r of W (see `39_distributed`)
     ):
+        check_settings(task, cfg)
         self.cfg, self.task, self.device = cfg, task, find_device(cfg.train.device, 'train.device') if device is None else device
         self.model = compile_parts(build_model(cfg, task).to(self.device), cfg.train.compile)
         self.opt = build_optimizer(self.model, cfg.train)

@@ -77,6 +77,7 @@ def concept_kl(
     reduction='sum', # 'sum' over the batch, or 'mean': divided by B
 ):
     "KL(text || image) between concept distributions, summed over concepts; finite at zeros, as is its gradient."
+    if p_text.ndim != 2 or p_text.shape != p_image.shape: raise InputError(f"distributions have shapes {tuple(p_text.shape)} and {tuple(p_image.shape)}: the loss needs (B, C) of both, of the same pairs.")
     p, q = wide(p_text), wide(p_image)
     tiny = torch.finfo(p.dtype).tiny
     return reduce_batch((p*(p.clamp(min=tiny).log() - q.clamp(min=tiny).log())).sum(), len(p), reduction)
@@ -96,7 +97,7 @@ def dynamic_weight(
 # %% ../nbs/30_losses.ipynb #c3739b85
 @functools.cache
 def constants(
-    numbers, # a tuple of them
+    numbers, # a tuple of them, no tensors: these change
     dtype,   # of the tensor
     device,  # where it should live
 ):
@@ -106,13 +107,16 @@ def constants(
 # %% ../nbs/30_losses.ipynb #7a2548f7
 def total_loss(
     parts,               # name -> () raw loss
-    base,                # name -> base weight
+    base,                # name -> base weight, a number or a () tensor that is learned
     weighting='printed', # 'printed', 'prose' or 'fixed'
     detach=True,         # weights are constants for the gradient
 ):
     "Eq 4: the weighted sum, and the weights it was made with."
     losses = torch.stack(list(parts.values()))
-    weights = dynamic_weight(losses, constants(tuple(base[k] for k in parts), losses.dtype, losses.device), weighting, detach)
+    base = tuple(base[k] for k in parts)
+    learned = any(map(torch.is_tensor, base))
+    base = torch.stack([torch.as_tensor(b).to(losses) for b in base]) if learned else constants(base, losses.dtype, losses.device)
+    weights = dynamic_weight(losses, base, weighting, detach)
     return (weights*losses).sum(), dict(zip(parts, weights.unbind()))
 
 # %% ../nbs/30_losses.ipynb #dfd363a4

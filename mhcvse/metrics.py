@@ -245,7 +245,9 @@ def recalls(
     ks=KS, # the K of R@K
 ):
     "'R@K' -> percent of the queries whose rank is at most K."
-    if len(ranks) == 0: raise InputError("there are no ranks: no query was ranked.")
+    ranks = torch.as_tensor(ranks)
+    if ranks.numel() == 0: raise InputError("there are no ranks: no query was ranked.")
+    if ranks.ndim != 1 or not (ranks >= 1).all(): raise InputError(f"ranks of shape {tuple(ranks.shape)}, the least {ranks.min().item():g}: they should be one number for each query, counted from 1. `image_ranks` makes them of scores.")
     return {f'R@{k}': 100*(ranks <= k).double().mean().item() for k in ks}
 
 # %% ../nbs/32_metrics.ipynb #a7b5dbae
@@ -254,7 +256,7 @@ def retrieval_metrics(
     t2i, # (M,) ranks of captions as queries
 ):
     "Recalls and median rank both ways, the sum of the six recalls and their mean."
-    out = {k: {**recalls(r), 'medr': r.double().quantile(.5).item()} for k, r in (('i2t', i2t), ('t2i', t2i))}
+    out = {k: {**recalls(r), 'medr': torch.as_tensor(r).double().quantile(.5).item()} for k, r in (('i2t', i2t), ('t2i', t2i))}
     rsum = sum(out[k][f'R@{n}'] for k in out for n in KS)
     return {**out, 'rSum': rsum, 'mR': rsum/(2*len(KS))}
 

@@ -149,7 +149,8 @@ def evaluating(
     model, # `MHCVSE`
 ):
     "Inside the `with`, the model is in evaluation mode and no gradients are kept; afterwards it is as before. Gives the device it is on."
-    training = model.training
+    modes = {part: part.training for part in model.modules()}   # a part may be frozen in evaluation mode
     try:
         with torch.no_grad(): yield next(model.eval().parameters()).device
-    finally: model.train(training)
+    finally:
+        for part, mode in modes.items(): part.training = mode

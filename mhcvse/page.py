@@ -27,7 +27,7 @@ from .store import Store, is_flickr30k
 from .metrics import flat
 from .evaluate import Result
 from .train import find_folder, find_store, load_run
-from .comparison import difference, p_text
+from .comparison import difference, differences_table, p_text
 from .ranking import rank_split
 from .report import COLUMNS, MEDIANS, data_uri, measured_row, styled, picture_uri
 from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
@@ -268,8 +268,9 @@ def difference_section(
     ranks = {n: [(r.i2t, r.t2i) for r in (f.run.evaluate(resamples=0) for f in g)] for n, g in groups}
     owner, (first, a), out = groups[0][1][0].run.task.split('test').caption_image, next(iter(ranks.items())), []
     for n, b in list(ranks.items())[1:]:
-        d = difference(a, b, owner)
-        out.append(table(('', 'difference', '95 % low', '95 % high', 'p', ''), [[k, v.mean, v.low, v.high, p_text(v.p), v.verdict] for k, v in d.items()], f'{n} minus {first}'))
+        t = differences_table(difference(a, b, owner))
+        rows = [[k, r['mean'], r.low, r.high, p_text(r.p), p_text(r['p, Holm']), r.verdict] for k, r in t.iterrows()]
+        out.append(table(('', 'difference', '95 % low', '95 % high', 'p', 'p, Holm', ''), rows, f'{n} minus {first}'))
         out.insert(len(out) - 1, node('h3', f'{n} minus {first}, in points'))
     return out + [node('p', 'Over test images' + (' and seeds.' if len(a) > 1 else ' alone: with one seed each, another training might differ more.'))]
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TABLE_1', 'COLUMNS', 'MEDIANS', 'COLORS', 'DASHES', 'STYLE', 'THEMES', 'reported_table', 'measured_interval',
            'measured_row', 'results_table', 'show_table', 'data_summary', 'styled', 'literal', 'picture',
-           'show_examples', 'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'test_scores',
-           'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'data_uri', 'picture_uri', 'saved_output']
+           'show_examples', 'attention_text', 'stages', 'draw_model', 'plot_history', 'embed_texts', 'embed_features',
+           'test_scores', 'show_retrieval', 'caption_line', 'save_figure', 'probe_table', 'data_uri', 'picture_uri',
+           'saved_output']
 
 # %% ../nbs/50_report.ipynb #17c6b5e5
 import base64, contextlib, io, textwrap
@@ -18,12 +19,14 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy import stats
-from .core import InputError, atomic_path, one_of, project_root
+from .core import InputError, atomic_path, length_mask, one_of, project_root
 from .metrics import KS, flat, highest
 from .comparison import combined_interval
 from .text import encode_captions
 from .world import swap_probes, probe_score
-from .evaluate import embed_images, embed_captions, score_pairs
+from .batches import norm_features
+from .model import evaluating
+from .evaluate import embed_images, embed_captions, score_pairs, stack
 from .resume import Run
 from .ranking import rank_split
 
@@ -243,9 +246,25 @@ def embed_texts(
     texts, # sentences, any
 ):
     "`Embedding` of sentences, read with the run's vocabulary and concepts."
+    if isinstance(texts, str) or not len(texts): raise InputError('embed_texts: give a list of sentences.')
     tokens = run.task.read(texts)
     labels = run.task.graph.labels(tokens) if run.task.graph else None
     return embed_captions(run.model, encode_captions(tokens, run.task.vocab), labels, run.cfg.eval.batch_size)
+
+# %% ../nbs/50_report.ipynb #e8f0437d
+def embed_features(
+    run,            # `Run`
+    features,       # (N, R, F) activations, as `Split.features` gives them
+    n_regions=None, # (N,) real regions of each image; None: all R
+):
+    "`Embedding` of images by their features, which are normalised and masked as in training."
+    x, F, size = torch.as_tensor(features, dtype=torch.float32), run.task.store.shape[1], run.cfg.eval.batch_size
+    if x.ndim != 3 or x.shape[2] != F or not len(x): raise InputError(f'embed_features: features of shape {tuple(x.shape)} should be (N, R, {F}): images, regions, numbers.')
+    mask = torch.ones(x.shape[:2], dtype=torch.bool) if n_regions is None else length_mask(torch.as_tensor(n_regions), x.shape[1])
+    with evaluating(run.model) as device:
+        Z = run.model.concepts()
+        parts = [(norm_features(x[i:i + size].to(device), run.cfg.data.feature_norm), mask[i:i + size].to(device)) for i in range(0, len(x), size)]
+        return stack([run.model.encode_image(f, None if m.all() else m, Z) for f, m in parts])
 
 # %% ../nbs/50_report.ipynb #f65013e2
 def test_scores(

@@ -90,7 +90,7 @@ def check_weights(
 ):
     "`state`, or an `InputError` that names the first tensor that does not fit the model."
     want = model.state_dict()
-    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: {file} {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it.")
+    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: {file} {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it, or give load_run what makes a model with parts of your own, make=…")
     for k, v in want.items():
         if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' of {file} has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's. Give the store and the files it was trained with.")
         if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()): raise InputError(f"{path}: '{k}' of {file} holds what is no finite number: take the file from a copy, or train the run again.")
@@ -134,7 +134,8 @@ def check_moments(
 ):
     "Raise `InputError` unless each moment has the shape of its parameter."
     for (i, m), p in zip(moments.items(), (p for g in opt.param_groups for p in g['params']), strict=True):
-        got, want = {k: tuple(v.shape) for k, v in m.items()}, dict(step=(), exp_avg=tuple(p.shape), exp_avg_sq=tuple(p.shape))
+        got = {k: tuple(v.shape) for k, v in m.items()}
+        want = dict(step=(), exp_avg=tuple(p.shape), exp_avg_sq=tuple(p.shape)) if isinstance(opt, torch.optim.Adam) else {k: s and tuple(p.shape) for k, s in got.items()}
         for k in sorted(set(got) | set(want)) if m else ():
             if got.get(k) != want.get(k): raise InputError(f"{file}: 'optimizer.{i}.{k}' has shape {got.get(k)}, and {want.get(k)} is needed: delete this file, and the one before it is used; if there is none, begin anew in another folder.")
 

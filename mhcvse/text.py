@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TREEBANK', 'PLAIN', 'STOP', 'SPLIT', 'WORD', 'PAD', 'START', 'END', 'UNK', 'SPECIALS', 'clean_text', 'tokenize',
-           'Vocab', 'build_vocab', 'encode', 'decode', 'save_vocab', 'load_vocab', 'Captions', 'caption_batch',
-           'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'vectors_file', 'load_word_vectors',
-           'init_embedding', 'vector_coverage']
+           'Vocab', 'check_tokens', 'build_vocab', 'encode', 'decode', 'save_vocab', 'load_vocab', 'Captions',
+           'caption_batch', 'encode_captions', 'is_number', 'line_vector', 'parse_vector', 'vectors_file',
+           'load_word_vectors', 'init_embedding', 'vector_coverage']
 
 # %% ../nbs/10_text.ipynb #2eece03a
 import re, unicodedata
@@ -65,13 +65,22 @@ class Vocab:
     def __getitem__(self, word): return self.ids.get(word, UNK)
     def __repr__(self): return f"Vocab of {len(self):,} entries: {' '.join(self.words[:10])} …"
 
+# %% ../nbs/10_text.ipynb #6c03d9e8
+def check_tokens(
+    token_lists, # the tokens of each caption
+    what,        # what they are for, in the message
+):
+    "Raise `InputError` for captions where their tokens are asked for: they would be read letter by letter."
+    if isinstance(token_lists, str) or any(isinstance(tokens, str) for tokens in token_lists):
+        raise InputError(f'{what}: expected the tokens of each caption, not captions: `tokenize` them first.')
+
 # %% ../nbs/10_text.ipynb #d5f7cbe9
 def build_vocab(
     token_lists, # the tokens of each training caption
     min_count=DataConfig.min_count, # a word is kept from this many occurrences
 ):
     "The vocabulary of training captions: most frequent first, equals in alphabetical order."
-    if any(isinstance(tokens, str) for tokens in token_lists): raise InputError('vocabulary: expected the tokens of each caption, not captions: `tokenize` them first.')
+    check_tokens(token_lists, 'vocabulary')
     counts = Counter(w for tokens in token_lists for w in tokens)
     if not counts: raise InputError('vocabulary: there are no words; give it the tokenised training captions.')
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
@@ -85,6 +94,7 @@ def encode(
     tokens, # the words of one caption
 ):
     "Word numbers of a caption between the marks of its start and end."
+    check_tokens([tokens], "encode")
     return [START, *(vocab.ids.get(w, UNK) for w in tokens), END]
 Vocab.encode = encode
 
