@@ -6,12 +6,11 @@
 __all__ = ['FORMAT', 'VERSION', 'BLOCK', 'MARK', 'ROWS', 'FLICKR30K', 'blocks', 'as_tensor', 'kept_type', 'as_array',
            'check_finite', 'make_features', 'write_features', 'text_list', 'store_items', 'store_hash', 'Partial',
            'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean', 'room', 'reserve',
-           'new_file', 'write_file', 'file_marks', 'write_resumable', 'store_attrs', 'check_names', 'check_notes',
-           'write_store', 'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split',
-           'activations', 'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra',
-           'split_extent', 'split_picture', 'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths',
-           'check_store', 'same_words', 'is_flickr30k', 'photo_number', 'shared_images', 'repeated_images',
-           'repeats_text']
+           'new_file', 'write_file', 'file_marks', 'write_resumable', 'store_attrs', 'check_names', 'write_store',
+           'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
+           'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent',
+           'split_picture', 'subset', 'load_features', 'card', 'store_repr', 'lengths', 'plot_lengths', 'check_store',
+           'same_words', 'is_flickr30k', 'photo_number', 'shared_images', 'repeated_images', 'repeats_text']
 
 # %% ../nbs/12_store.ipynb #e9b6ff63
 import contextlib, difflib, functools, hashlib, inspect, io, json, numbers, os, re, shlex, shutil, zlib
@@ -378,16 +377,6 @@ def check_names(
     for k in given:
         if near := difflib.get_close_matches(k, optional, 1, cutoff=.8): raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs a name that is less like it.")
 
-# %% ../nbs/12_store.ipynb #c5e19f83
-def check_notes(
-    notes, # name -> what is to be remembered of a store
-    sizes, # length -> what there are so many of
-):
-    "Raise `InputError` for a list with an entry for each image or caption: under a name that is no argument it would have no effect."
-    for k, v in notes.items():
-        if isinstance(v, (list, tuple, np.ndarray)) and len(v) > 1 and len(v) in sizes:
-            raise InputError(f'write_store: {k!r} has an entry for each of the {len(v)} {sizes[len(v)]} and is no argument: names of images are names=, real regions n_regions=.')
-
 # %% ../nbs/12_store.ipynb #7a24ce0b
 def write_store(
     path,           # the .h5 file to write
@@ -411,7 +400,7 @@ def write_store(
     **provenance,   # where it came from: anything JSON can hold
 ):
     "Check everything, write the store whole or not at all, and open it."
-    check_names(provenance, write_store); check_notes(provenance, {len(features): 'images', len(captions): 'captions'})
+    check_names(provenance, write_store)
     features, extras = as_array(features), dict(n_regions=n_regions, boxes=boxes, scores=scores, sizes=sizes, pixels=pixels, ids=ids)
     items = store_items(features, captions, caption_image, split, names, extras)
     attrs = store_attrs(scale, name or Path(path).stem, kind, provenance)
