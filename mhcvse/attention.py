@@ -208,24 +208,16 @@ class PlainPool(nn.Module):
 class InstanceHead(nn.Module):
     "A modality's sequence to its instance-level embedding: attention and pooling, batch norm, unit length."
     def __init__(self,
-        embed_dim,              # D
-        attention='multihead',  # multihead (paper), memory (CVSE), none
-        heads=ModelConfig.heads, # multihead: H
-        residual=True,          # multihead: add the input of the attention to its output
-        attention_norm='none',  # multihead: layer norm none, before, after
-        scale_inputs=True,      # multihead: multiply the inputs by sqrt(D)
-        dropout=ModelConfig.attention_dropout, # multihead: on the output; memory: after each tanh
-        memory_norm='feature',  # memory: batch norms of the visual side: feature, region, none
-        pooling='mean',         # multihead and none: mean or max
-        pool_norm='batch',      # batch norm over items before the last normalisation: batch or none
-        visual=True,            # memory: whether this is the image side
-        regions=None,           # memory: R, for memory_norm='region'
+        cfg,          # `ModelConfig`
+        visual=True,  # memory: whether this is the image side
+        regions=None, # memory: R, for memory_norm='region'
     ):
         super().__init__()
-        make = dict(multihead=lambda: AttentionPool(embed_dim, heads, residual, attention_norm, scale_inputs, dropout, pooling),
-                    memory=lambda: MemoryAttention(embed_dim, dropout, memory_norm, regions, visual), none=lambda: PlainPool(pooling))
-        self.pool = make[one_of(attention, tuple(make), 'attention')]()
-        self.norm = nn.BatchNorm1d(embed_dim, affine=False) if one_of(pool_norm, ('batch', 'none'), 'pool_norm') == 'batch' else nn.Identity()
+        c, D = cfg, cfg.embed_dim
+        make = dict(multihead=lambda: AttentionPool(D, c.heads, c.residual, c.attention_norm, c.scale_inputs, c.attention_dropout, c.pooling),
+                    memory=lambda: MemoryAttention(D, c.attention_dropout, c.memory_norm, regions, visual), none=lambda: PlainPool(c.pooling))
+        self.pool = make[c.attention]()
+        self.norm = nn.BatchNorm1d(D, affine=False) if c.pool_norm == 'batch' else nn.Identity()
 
     def forward(self,
         x,                  # (B, N, D) unit-length vectors, 0 at padding

@@ -205,7 +205,7 @@ def cooccurrence(
 ):
     "(C, C) in how many captions two concepts stand together; the diagonal is 0."
     counts = torch.zeros(labels.shape[1], labels.shape[1], dtype=torch.float64, device=labels.device)
-    for x in labels.float().split(8192): counts += x.T @ x
+    for x in map(torch.Tensor.float, labels.split(8192)): counts += x.T @ x
     return counts.fill_diagonal_(0)
 
 # %% ../nbs/11_concepts.ipynb #2fdffd4f

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-from .core import InputError, check_whole, find_device, in_project, project_root, run_command, short_path
+from .core import InputError, check_whole, find_device, in_project, project_root, run_command, short_path, wide
 from .config import Config, PRESETS, SIZES
 from .runs import used_folder
 from .checkpoint import Stopped, stop_signals
@@ -25,7 +25,6 @@ from .task import Task, choose_size, choose_store, label_run
 from .attention import MaskedNorm
 from .consensus import ConsensusHead
 from .model import Embedding
-from .losses import wide
 from .epochs import Trainer, validate
 from .resume import epoch_line
 from .train import fit, load_run, open_run

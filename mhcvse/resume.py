@@ -10,14 +10,14 @@ __all__ = ['Run', 'write_words', 'write_start', 'epoch_line', 'check_weights', '
            'forked_from', 'begin']
 
 # %% ../nbs/34_resume.ipynb #0c4a4e42
-import contextlib, datetime, time
+import contextlib, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from .core import InputError, write_json, short_path, is_full
 from .config import Config
-from .runs import check_json, check_rows, check_values, git_commit, hardware, load_weights, manifest, read_history, save_weights, versions
+from .runs import check_json, check_rows, check_values, environment, load_weights, manifest, now, read_history, save_weights
 from .checkpoint import Stopped, checkpoint_files, checkpoint_name, clear_checkpoints, clear_leftovers, latest_checkpoint, random_states, save_checkpoint
 from .merge import extraction_of
 from .task import Task
@@ -443,7 +443,7 @@ def begin(
             finished = is_finished(found[1]['history'], run.cfg.train)
             print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
             write_words(run, again=not finished)
-            resumed = dict(time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'), after=where(found[1]), hardware=hardware(trainer.device), versions=versions(), git=git_commit())
+            resumed = dict(time=now(), after=where(found[1]), **environment(trainer.device))
         else:
             check_free(run.path)
             fork = fork or forked_from(run.path)

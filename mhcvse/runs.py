@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shorten', 'folder_name', 'new_run', 'used_folder', 'run_folders', 'named_hash', 'save_weights', 'load_weights',
            'check_pickle', 'load_torch', 'check_values', 'check_json', 'is_whole', 'check_rows', 'read_history',
-           'versions', 'git_commit', 'hardware', 'determinism', 'manifest', 'list_runs']
+           'versions', 'git_commit', 'hardware', 'now', 'environment', 'determinism', 'manifest', 'list_runs']
 
 # %% ../nbs/02_runs.ipynb #de67107d
 import contextlib, importlib.util, json, os, platform, re, subprocess, datetime, zipfile
@@ -229,6 +229,18 @@ def hardware(
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else None
     return dict(device=str(device), cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu)
 
+# %% ../nbs/02_runs.ipynb #51de0003
+def now():
+    "The time, as a manifest has it."
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+
+# %% ../nbs/02_runs.ipynb #51de0004
+def environment(
+    device='cpu', # where the run computes
+):
+    "What a manifest says of program and machine."
+    return dict(versions=versions(), git=git_commit(), hardware=hardware(device))
+
 # %% ../nbs/02_runs.ipynb #5dd15623
 def determinism(
     cfg,          # the run's `Config`
@@ -246,8 +258,7 @@ def manifest(
     **extra,     # data, vocabulary and graph hashes, parameters, …
 ):
     "What a run's numbers were computed from."
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
-    return dict(started=now, config=cfg.hash, seed=cfg.train.seed, versions=versions(), git=git_commit(), hardware=hardware(device), determinism=determinism(cfg, device), **extra)
+    return dict(started=now(), config=cfg.hash, seed=cfg.train.seed, **environment(device), determinism=determinism(cfg, device), **extra)
 
 # %% ../nbs/02_runs.ipynb #267cc2a5
 def list_runs(

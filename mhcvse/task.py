@@ -158,13 +158,13 @@ def task_hashes(
 Task.hashes = task_hashes
 
 # %% ../nbs/16_task.ipynb #2f6c8be1
-MADE_WITH = ('model.consensus', 'model.word_dim', 'model.graph_power', 'model.graph_shift', 'model.graph_cut', 'model.graph_edge', 'model.graph_norm')
+MADE_WITH = ('model.word_dim', 'model.graph_power', 'model.graph_shift', 'model.graph_cut', 'model.graph_edge', 'model.graph_norm')
 
 def check_settings(
     task, # the `Task`
     cfg,  # `Config` it is to be trained under
 ):
     "Raise `InputError` when vocabulary, concepts or labels of the task were made with other settings."
-    made = [n for n in Config.names() if n.startswith('data.') and n not in ('data.feature_norm', 'data.label_source') or n in MADE_WITH]
+    made = [n for n in Config.names() if n.startswith('data.') and n not in ('data.feature_norm', 'data.label_source')] + ['model.consensus', *(MADE_WITH if cfg.model.consensus else ())]
     other = {n: v for n, v in task.cfg.changes(cfg).items() if n in made or n == 'train.seed' and cfg.data.shuffle_captions}
     if other: raise InputError(f"the task was made with other settings ({'; '.join(f'{n}={a!r}, now {b!r}' for n, (a, b) in other.items())}): make one with these, Task(store, cfg).")
