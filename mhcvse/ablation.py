@@ -100,9 +100,11 @@ def every_arm():
 
 # %% ../nbs/51_ablation.ipynb #16fa6149
 RECIPES = {
-    'flickr8k': {'model.embed_dim': 128, 'train.epochs': 4, 'train.patience': 4, 'train.lr': 1e-3, 'train.step_epochs': 2, 'train.cycle_epochs': 2, 'eval.resamples': 0},
+    'flickr8k': {'model.embed_dim': 128, 'train.epochs': 4, 'train.patience': 4, 'train.lr': 1e-3, 'train.step_epochs': 2,
+                 'train.cycle_epochs': 2, 'eval.resamples': 0},
     'paper':    {'train.epochs': 30, 'train.step_epochs': 15, 'train.cycle_epochs': 10, 'eval.resamples': 0},
-    'scenes':   {'model.embed_dim': 32, 'model.word_dim': 24, 'train.epochs': 2, 'train.patience': 2, 'train.lr': 2e-3, 'train.batch_size': 32, 'train.step_epochs': 1, 'train.cycle_epochs': 1,
+    'scenes':   {'model.embed_dim': 32, 'model.word_dim': 24, 'train.epochs': 2, 'train.patience': 2, 'train.lr': 2e-3,
+                 'train.batch_size': 32, 'train.step_epochs': 1, 'train.cycle_epochs': 1,
                  'eval.resamples': 0, 'data.concept_choice': 'frequency', 'data.min_count': 1},
 }
 RECIPES['flickr8k-w100'] = RECIPES['flickr8k'] | {'model.word_dim': 100}
@@ -160,11 +162,15 @@ def read_records(
         tensor = lambda name: torch.from_numpy(arrays[name].astype('i8'))
         keys = [k.partition('/')[0] for k in arrays if k.endswith('/about')]
         out = {k: Record(json.loads(str(arrays[f'{k}/about'])), tensor(f'{k}/owner'),
-                         {p: (tensor(f'{k}/{p}/i2t'), tensor(f'{k}/{p}/t2i')) for p in PROTOCOLS if f'{k}/{p}/i2t' in arrays}) for k in keys}
+                         {p: (tensor(f'{k}/{p}/i2t'), tensor(f'{k}/{p}/t2i')) for p in PROTOCOLS if f'{k}/{p}/i2t' in arrays})
+                         for k in keys}
         for k, r in out.items():
-            if not isinstance(r.about, dict) or r.owner.ndim != 1 or any(i.ndim != 1 or t.shape != r.owner.shape for i, t in r.ranks.values()): raise ValueError(f'the parts of {k} do not belong together')
+            if not isinstance(r.about, dict) or r.owner.ndim != 1 or any(i.ndim != 1 or t.shape != r.owner.shape for i, t in r.ranks.values()):
+                raise ValueError(f'the parts of {k} do not belong together')
         return out
-    except Exception as e: raise InputError(f'{file} is not a file of records ({type(e).__name__}: {str(e).split(". ")[0]:.100}): remove it, and its runs are trained again.') from None
+    except Exception as e:
+        raise InputError(f'{file} is not a file of records ({type(e).__name__}: {str(e).split(". ")[0]:.100}): '
+                         'remove it, and its runs are trained again.') from None
 
 # %% ../nbs/51_ablation.ipynb #3346b79c
 def load_records(
@@ -184,9 +190,11 @@ def train_record(
     run = fit(cfg, Task(store, cfg), folder, show=False)
     test, last = run.task.split('test'), run.history[-1]
     results = protocol_results(run.model, test, cfg)
-    about = dict(settings=differences_from_default(cfg), seed=cfg.train.seed, data=store.name, kind=store.kind, data_hash=store.hash, dev=[r['dev']['mR'] for r in run.history], epoch=run.best['epoch'],
+    about = dict(settings=differences_from_default(cfg), seed=cfg.train.seed, data=store.name, kind=store.kind, data_hash=store.hash,
+                 dev=[r['dev']['mR'] for r in run.history], epoch=run.best['epoch'],
                  loss=last['loss'], weight=last['weight'], notice=last['notice'], seconds=[r['seconds'] for r in run.history],
-                 test={p: flat(r.metrics) for p, r in results.items()}, torch=torch.__version__, commit=git_commit(), hardware=hardware(find_device(cfg.train.device, 'train.device')))
+                 test={p: flat(r.metrics) for p, r in results.items()}, torch=torch.__version__, commit=git_commit(),
+                 hardware=hardware(find_device(cfg.train.device, 'train.device')))
     return Record(about, test.caption_image, {p: (r.i2t, r.t2i) for p, r in results.items()})
 
 # %% ../nbs/51_ablation.ipynb #471e0090
@@ -288,10 +296,12 @@ def claims(
         up, down = {f'CVSE + batch norm + {part}': 1, 'CVSE + batch norm': -1}, {'MH-CVSE': 1, f'MH-CVSE − {part}': -1}
         one = lambda w: contrast(ranks, w, owner)[metric]
         both = one({k: v/2 for k, v in {**up, **down}.items()})
-        rows[part] = {'added to CVSE': one(up).mean, 'within MH-CVSE': one(down).mean, 'mean of both': both.mean, '95 % low': both.low, '95 % high': both.high, 'seeds': both.seeds, 'p': both.p}
+        rows[part] = {'added to CVSE': one(up).mean, 'within MH-CVSE': one(down).mean, 'mean of both': both.mean, '95 % low': both.low,
+                      '95 % high': both.high, 'seeds': both.seeds, 'p': both.p}
     t = pd.DataFrame.from_dict(rows, orient='index')
     t['p, Holm'] = holm(t.p)
-    t['the claim'] = ['identical' if lo == hi == 0 else 'one seed decides nothing' if n < 2 else 'not distinguishable' if p >= .05 else 'held' if m > 0 else 'did not hold'
+    t['the claim'] = ['identical' if lo == hi == 0 else 'one seed decides nothing' if n < 2 else 'not distinguishable' if p >= .05
+                      else 'held' if m > 0 else 'did not hold'
                       for p, m, lo, hi, n in zip(t['p, Holm'], t['mean of both'], t['95 % low'], t['95 % high'], t['seeds'])]
     return t
 
@@ -310,12 +320,17 @@ def draw_effects(
             ax.text(-.02, y, group, transform=ax.get_yaxis_transform(), fontsize=8, weight='bold', ha='right', va='center'); y -= 1
             for name, r in t[t.group == group].iterrows():
                 color = COLORS['plain'] if r['95 % low'] <= 0 <= r['95 % high'] else COLORS['right' if r.difference > 0 else 'wrong']
-                if abs(r.difference) > limit: ax.text(limit*np.sign(r.difference), y, f"{r.difference:+.1f} [{r['95 % low']:+.1f}, {r['95 % high']:+.1f}]", color=color, fontsize=8, va='center', ha='left' if r.difference < 0 else 'right')
-                else: ax.plot([r['95 % low'], r['95 % high']], [y, y], color=color, lw=1.6); ax.plot(r.difference, y, 'o', color=color, ms=4)
+                if abs(r.difference) > limit:
+                    ax.text(limit*np.sign(r.difference), y, f"{r.difference:+.1f} [{r['95 % low']:+.1f}, {r['95 % high']:+.1f}]",
+                            color=color, fontsize=8, va='center', ha='left' if r.difference < 0 else 'right')
+                else:
+                    ax.plot([r['95 % low'], r['95 % high']], [y, y], color=color, lw=1.6); ax.plot(r.difference, y, 'o', color=color, ms=4)
                 ticks.append((y, name)); y -= 1
             y -= .2
-        if (t.difference.abs() > limit).any(): ax.set_xlim(*(sign*limit*1.02 if (sign*t.difference > limit).any() else end for sign, end in zip((-1, 1), ax.get_xlim())))
+        if (t.difference.abs() > limit).any():
+            ax.set_xlim(*(sign*limit*1.02 if (sign*t.difference > limit).any() else end for sign, end in zip((-1, 1), ax.get_xlim())))
         ax.axvline(0, color='k', lw=.8); ax.set_yticks(*zip(*ticks), fontsize=8); ax.set_ylim(y + .5, .8); ax.grid(axis='y', visible=False)
-        ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over images{f" and {t.seeds.iloc[0]} seeds" if t.seeds.iloc[0] > 1 else ""}', fontsize=8)
+        ax.set_xlabel(f'{metric} minus that of {next(n for n in table.index if n not in t.index)}, with 95 % interval over '
+                      f'images{f" and {t.seeds.iloc[0]} seeds" if t.seeds.iloc[0] > 1 else ""}', fontsize=8)
         fig.tight_layout()
     return fig

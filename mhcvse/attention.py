@@ -58,7 +58,8 @@ class MultiHeadSelfAttention(nn.Module):
         mask=None,   # (B, N) True where real: other positions are not needed; None: all are
     ):
         "(k, B, H, N, D/H): queries, keys and values by head (eqs 5-7, 11)."
-        return real_linear(x, self.qkv.weight if weight is None else weight, mask).view(*x.shape[:2], -1, self.heads, x.shape[-1]//self.heads).permute(2, 0, 3, 1, 4)
+        return real_linear(x, self.qkv.weight if weight is None else weight, mask).view(*x.shape[:2], -1, self.heads,
+            x.shape[-1]//self.heads).permute(2, 0, 3, 1, 4)
 
     def forward(self,
         x,                  # (B, N, D)
@@ -155,9 +156,11 @@ class MemoryAttention(nn.Module):
     ):
         super().__init__()
         norm = one_of(norm, ('feature', 'region', 'none'), 'memory_norm') if visual else 'none'
-        if norm == 'region' and not regions: raise InputError("memory_norm='region' needs the number of regions of every image: give `regions`, or use 'feature'.")
+        if norm == 'region' and not regions:
+            raise InputError("memory_norm='region' needs the number of regions of every image: give `regions`, or use 'feature'.")
         self.fc1, self.fc2, self.fc3 = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, 1)
-        self.norm1 = {'feature': MaskedNorm, 'region': nn.BatchNorm1d, 'none': nn.Identity}[norm](regions if norm == 'region' else embed_dim)
+        self.norm1 = {'feature': MaskedNorm, 'region': nn.BatchNorm1d, 'none': nn.Identity}[norm](regions if norm == 'region'
+            else embed_dim)
         self.norm2 = nn.Identity() if norm == 'none' else nn.BatchNorm1d(embed_dim)
         self.drop, self.visual, self.kind, self.regions = nn.Dropout(dropout), visual, norm, regions
 
@@ -167,7 +170,8 @@ class MemoryAttention(nn.Module):
     ):
         "(B, N, D) agreement of each position with the memory, feature by feature."
         if self.kind == 'region' and x.shape[1] != self.regions:
-            raise InputError(f"memory_norm='region' was made for {self.regions} regions, but these images have {x.shape[1]}: use memory_norm='feature'.")
+            raise InputError(f"memory_norm='region' was made for {self.regions} regions, but these images have {x.shape[1]}: "
+                             "use memory_norm='feature'.")
         m = masked_mean(x, mask) if self.visual else unit(masked_mean(x, mask))
         p = self.norm1(self.fc1(x), mask) if self.kind == 'feature' else self.norm1(self.fc1(x))
         return self.drop(p.tanh())*self.drop(self.norm2(self.fc2(m)).tanh()).unsqueeze(1)
@@ -298,7 +302,9 @@ def head_redundancy(
     seed=0,    # of both
 ):
     "`Redundancy` of H heads over B items."
-    if maps.shape[1] < 2: raise InputError('head_redundancy: there is one map per item, and redundancy is between heads: use a model with attention=multihead and two heads or more.')
+    if maps.shape[1] < 2:
+        raise InputError('head_redundancy: there is one map per item, and redundancy is between heads: use a model with '
+                         'attention=multihead and two heads or more.')
     some = (torch.ones(len(maps), maps.shape[2]).bool() if mask is None else mask.cpu()).sum(1) > 1
     if not some.any(): raise InputError('head_redundancy: no item has two positions, so no head has a choice.')
     maps, mask, g = maps.cpu()[some], None if mask is None else mask.cpu()[some], generator('redundancy', seed)
@@ -308,7 +314,8 @@ def head_redundancy(
     d, c = (x.sum((1, 2))/(H*(H - 1)) for x in (real, chance))
     again = torch.randint(len(d), (n, len(d)), generator=g)
     low, high = share(d[again].mean(1), c[again].mean(1)).quantile(torch.tensor([.025, .975], dtype=torch.double)).tolist()
-    return Redundancy(d.mean().item(), c.mean().item(), share(d.mean(), c.mean()).item(), low, high, share(real.mean(0), chance.mean(0)), len(d))
+    return Redundancy(d.mean().item(), c.mean().item(), share(d.mean(), c.mean()).item(), low, high,
+                      share(real.mean(0), chance.mean(0)), len(d))
 
 # %% ../nbs/21_attention.ipynb #b9325e98
 @contextlib.contextmanager

@@ -32,11 +32,14 @@ class Finding:
 
     def __post_init__(self):
         for k, v in self.values.items():
-            if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v): raise InputError(f"{self.place}: {k}={v!r} should be a finite number.")
+            if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v):
+                raise InputError(f"{self.place}: {k}={v!r} should be a finite number.")
         for part in ('printed', 'holds', 'default'):
-            if bad := typed_numbers(getattr(self, part)): raise InputError(f"{self.place}: {part} has the typed number {bad[0]}; compute it and name it in braces.")
+            if bad := typed_numbers(getattr(self, part)):
+                raise InputError(f"{self.place}: {part} has the typed number {bad[0]}; compute it and name it in braces.")
             try: self.says(part)
-            except KeyError as e: raise InputError(f"{self.place}: {part} names {e}, which is not among the values: {', '.join(self.values)}.") from None
+            except KeyError as e:
+                raise InputError(f"{self.place}: {part} names {e}, which is not among the values: {', '.join(self.values)}.") from None
 
     def says(self, part):
         "'printed', 'holds' or 'default' with its values filled in."
@@ -84,4 +87,5 @@ def ledger_numbers(
 ):
     "All values by finding, to nine digits, and the tolerance of those that come from training: what is compared from run to run."
     short = lambda v: float(f'{v:.9g}') if isinstance(v, float) else v
-    return dict(audit={k: {n: short(v) for n, v in f.values.items()} for k, f in ledger.items() if f.values}, tolerance={k: f.tolerance for k, f in ledger.items() if f.tolerance})
+    return dict(audit={k: {n: short(v) for n, v in f.values.items()} for k, f in ledger.items() if f.values},
+                tolerance={k: f.tolerance for k, f in ledger.items() if f.tolerance})

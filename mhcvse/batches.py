@@ -32,7 +32,8 @@ def free_memory(
 ):
     "Bytes that are free on a device; of the host's, the share of each process that a launcher started on this machine."
     device = torch.device(device)
-    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)   # with what torch keeps for reuse
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)   # with what torch keeps for reuse
     return psutil.virtual_memory().available//int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 # %% ../nbs/15_batches.ipynb #bf193515
@@ -188,8 +189,12 @@ def check_batches(
     check_whole(1, batch_size=batch_size)
     for what, n in (('captions', len(captions)), ('labels', m if labels is None else len(labels)), ('caption_image', len(caption_image))):
         if n != m: raise InputError(f'{what}: there are {n} for the {m} captions of {split.name}: make them from this split.')
-    if len(caption_image) and not 0 <= int(caption_image.min()) <= int(caption_image.max()) < split.n_images: raise InputError(f'caption_image: {split.name} has the images 0 to {split.n_images - 1}, and a caption belongs to another: make it from this split.')
-    if m < batch_size: raise InputError(f'{split.name} has {m} captions, less than one batch of {batch_size}: set train.batch_size to {m} or lower (for papermill: -p batch_size {m}).')
+    if len(caption_image) and not 0 <= int(caption_image.min()) <= int(caption_image.max()) < split.n_images:
+        raise InputError(f'caption_image: {split.name} has the images 0 to {split.n_images - 1}, and a caption belongs to another: '
+                         'make it from this split.')
+    if m < batch_size:
+        raise InputError(f'{split.name} has {m} captions, less than one batch of {batch_size}: set train.batch_size to {m} or lower (for '
+                         f'papermill: -p batch_size {m}).')
 
 # %% ../nbs/15_batches.ipynb #c12bf88d
 def own_part(
@@ -243,7 +248,8 @@ def batch_features(
     if not batches.reuse or len(image) > batches.batch_size:
         x, mask = batches.features[image]
         return x if batches.features.normed else norm_features(x, batches.feature_norm), mask
-    if len(batches.buffers) < (1 if batches.features.place == 'device' else BUFFERS): batches.buffers.appendleft(torch.empty(batches.batch_size, *batches.features.split.store.shape))
+    if len(batches.buffers) < (1 if batches.features.place == 'device' else BUFFERS):
+        batches.buffers.appendleft(torch.empty(batches.batch_size, *batches.features.split.store.shape))
     else: batches.buffers.rotate(1)
     return fill_features(batches.buffers[0][:len(image)], batches.features, image, batches.region_lengths, batches.feature_norm)
 

@@ -31,8 +31,12 @@ def read_utf8(
 ):
     "The text of a UTF-8 file, without a byte-order mark."
     try: text = Path(path).read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise InputError(f"{path}, line {e.object[:e.start].count(10) + 1}: byte {e.start} of the file is not UTF-8: save it as UTF-8.") from None
-    if '\0' in text: raise InputError(f"{path}, line {text.partition(chr(0))[0].count(chr(10)) + 1}: there is a zero byte, which is no text: save the file as UTF-8.")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}, line {e.object[:e.start].count(10) + 1}: byte {e.start} of the file is not UTF-8: "
+                         "save it as UTF-8.") from None
+    if '\0' in text:
+        raise InputError(f"{path}, line {text.partition(chr(0))[0].count(chr(10)) + 1}: there is a zero byte, which is no text: "
+                         "save the file as UTF-8.")
     return text
 
 # %% ../nbs/13_captions.ipynb #ce59daee
@@ -46,18 +50,26 @@ def csv_rows(
     try:
         header = [h.strip().lower() for h in next(rows, [])]
         for column in 'image', 'caption':
-            if header.count(column) != 1: raise InputError(f"{path}, line 1: there should be one column '{column}', and the line reads {comma.join(header)[:80]!r}: begin the file with image,caption or image,caption,split.")
+            if header.count(column) != 1:
+                raise InputError(f"{path}, line 1: there should be one column '{column}', and the line reads {comma.join(header)[:80]!r}: "
+                                 "begin the file with image,caption or image,caption,split.")
         end = rows.line_num
         for row in rows:
             where, end = f'{path}, line {end + 1}', rows.line_num   # where the row begins
             if not ''.join(row).strip(): continue
-            if len(row) != len(header): raise InputError(f'{where}: {len(row)} fields where line 1 has {len(header)}: put double quotes around a caption that holds {comma!r}.')
+            if len(row) != len(header):
+                raise InputError(f'{where}: {len(row)} fields where line 1 has {len(header)}: put double quotes around a caption that '
+                                 f'holds {comma!r}.')
             row = dict(zip(header, row))
             ending = PurePath(row['image'].strip()).suffix.lower()
-            if ending and any(PurePath(l.partition(comma)[0].strip(' "')).suffix.lower() == ending for l in row['caption'].splitlines()[1:]):
-                raise InputError(f"{where}: the caption holds other rows: a double quote before it is not closed. Close it, or inside quotes write it twice.")
+            if ending and any(PurePath(l.partition(comma)[0].strip(' "')).suffix.lower() == ending
+                              for l in row['caption'].splitlines()[1:]):
+                raise InputError(f"{where}: the caption holds other rows: a double quote before it is not closed. "
+                                 "Close it, or inside quotes write it twice.")
             yield where, row['image'], row['caption'], row.get('split')
-    except csv.Error as e: raise InputError(f'{path}, line {rows.line_num}: {e}: is a double quote missing or too many? Inside quotes, write it twice.') from None
+    except csv.Error as e:
+        raise InputError(f'{path}, line {rows.line_num}: {e}: is a double quote missing or too many? Inside quotes, write '
+                         'it twice.') from None
 
 # %% ../nbs/13_captions.ipynb #95511cd3
 def json_list(
@@ -76,8 +88,13 @@ def json_list(
                 yield item
                 continue
             except json.JSONDecodeError as e: error = e
-            except (ValueError, RecursionError) as e: raise InputError(f"{path}: an element of the list '{key}' cannot be read ({e}): the file is damaged, download it again.") from None
-            if not more: raise InputError(f"{path} ends before its list '{key}' does, or is no such JSON ({error}): it should be an object with this list, as Karpathy's are. If it was that, it may be cut off: download it again.")
+            except (ValueError, RecursionError) as e:
+                raise InputError(f"{path}: an element of the list '{key}' cannot be read ({e}): the file is damaged, download "
+                                 "it again.") from None
+            if not more:
+                raise InputError(f"{path} ends before its list '{key}' does, or is no such JSON ({error}): "
+                                 "it should be an object with this list, as Karpathy's are. If it was that, it may be cut off: "
+                                 "download it again.")
             try: new = f.read(2**20)
             except UnicodeDecodeError as e: raise InputError(f'{path} is not UTF-8 ({e}): download it again.') from None
             text, at, more = text[at or 0:] + new, found and 0, bool(new)
@@ -91,7 +108,9 @@ def json_rows(
         try:
             name, split = '/'.join(filter(None, (image.get('filepath'), image['filename']))), image.get('split')
             captions = [s['raw'] for s in image['sentences']]
-        except (KeyError, TypeError, AttributeError): raise InputError(f"{path}, image {i} should be of the form {{'filename': …, 'split': …, 'sentences': [{{'raw': …}}]}}.") from None
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}, image {i} should be of the form {{'filename': …, 'split': …, 'sentences': "
+                             f"[{{'raw': …}}]}}.") from None
         for c in captions: yield f'{path}, image {i}', name, c, split
 
 # %% ../nbs/13_captions.ipynb #1aeaeff7
@@ -130,14 +149,21 @@ def read_captions(
 ):
     "image name -> `Captioned`, in the order of the file; white space in captions becomes single spaces."
     table, spelt = {}, {}
-    if Path(path).suffix.lower() in ('.jsonl', '.ndjson'): raise InputError(f"{path}: one JSON object per line is not read here: give CSV, or one JSON file in Karpathy's form.")
-    if not Path(path).is_file(): raise InputError(f"{path} {'is a folder: the pictures come first, and then' if Path(path).is_dir() else 'does not exist: give'} the file with the captions, CSV or JSON.")
+    if Path(path).suffix.lower() in ('.jsonl', '.ndjson'):
+        raise InputError(f"{path}: one JSON object per line is not read here: give CSV, or one JSON file in Karpathy's form.")
+    if not Path(path).is_file():
+        raise InputError(f"{path} {'is a folder: the pictures come first, and then' if Path(path).is_dir() else 'does not exist: give'} "
+                         "the file with the captions, CSV or JSON.")
     for where, name, caption, split in (json_rows if Path(path).suffix.lower() == '.json' else csv_rows)(path):
-        if not isinstance(caption, str) or not caption.strip(): raise InputError(f'{where}: the caption is empty or no text: write it, or remove it.')
+        if not isinstance(caption, str) or not caption.strip():
+            raise InputError(f'{where}: the caption is empty or no text: write it, or remove it.')
         given, name, split = PurePosixPath(str(name).strip().replace('\\', '/')), clean_name(name, where), clean_split(split, where)
-        if spelt.setdefault(name, given) != given: raise InputError(f'{where}: {name} is written with other bytes than in {table[name].where} (é as one sign, or as e and an accent): these may be two pictures. Rename one of them, or write the name in one way.')
+        if spelt.setdefault(name, given) != given:
+            raise InputError(f'{where}: {name} is written with other bytes than in {table[name].where} (é as one sign, or as e and an '
+                             'accent): these may be two pictures. Rename one of them, or write the name in one way.')
         item = table.setdefault(name, Captioned([], split, where))
-        if item.split != split: raise InputError(f"{where}: {name} is in the split {split!r}, and in {item.split!r} by {item.where}: give an image one split.")
+        if item.split != split:
+            raise InputError(f"{where}: {name} is in the split {split!r}, and in {item.split!r} by {item.where}: give an image one split.")
         item.captions.append(' '.join(caption.split()))
     if not table: raise InputError(f'{path} holds no captions.')
     try: check_texts([c for i in table.values() for c in i.captions], 'caption'), check_texts(list(table), 'image name')
@@ -159,11 +185,14 @@ def fill_splits(
 ):
     "Where the splits come from: the file, or a hash of the names where it gives none; the counts are printed."
     bare = [i for i in table.values() if not i.split]
-    if bare and len(bare) < len(table): raise InputError(f'{bare[0].where}: no split is given, and others of {Path(captions).name} have one: give it for all, or for none.')
+    if bare and len(bare) < len(table):
+        raise InputError(f'{bare[0].where}: no split is given, and others of {Path(captions).name} have one: give it for all, or for none.')
     for name, i in table.items(): i.split = i.split or hash_split(name)
     counts, source = Counter(i.split for i in table.values()), 'a hash of the names' if bare else 'the captions file'
     print(f'splits by {source}: {", ".join(f"{s} {counts[s]:,}" for s in SPLITS if counts[s])}')
-    if bare and (none := [s for s in SPLITS[:3] if not counts[s]]): print(f"No image fell to {' and none to '.join(none)}, and a run needs all three: with so few images, give them in a column split of {Path(captions).name}.")
+    if bare and (none := [s for s in SPLITS[:3] if not counts[s]]):
+        print(f"No image fell to {' and none to '.join(none)}, and a run needs all three: with so few images, give them in a column split "
+              f"of {Path(captions).name}.")
     return source
 
 # %% ../nbs/13_captions.ipynb #7e61b2b4
@@ -182,7 +211,8 @@ def to_rgb(
     "The picture in RGB as a person would see it."
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F': raise ValueError('its numbers are floating-point, without a scale')
-    if image.mode[0] == 'I' and not (0 <= (x := np.asarray(image)).min() and 4096 <= x.max() < 65536): raise ValueError(f'its numbers go from {x.min()} to {x.max()} and should use 16 bits: their scale is not known')
+    if image.mode[0] == 'I' and not (0 <= (x := np.asarray(image)).min() and 4096 <= x.max() < 65536):
+        raise ValueError(f'its numbers go from {x.min()} to {x.max()} and should use 16 bits: their scale is not known')
     if image.mode[0] == 'I': image = Image.fromarray((np.asarray(image).astype('f4')/257).round().clip(0, 255).astype('u1')) # 16 bits to 8
     if image.has_transparency_data:
         image = image.convert('RGBA')
@@ -226,9 +256,13 @@ def find_pictures(
     there = {unicodedata.normalize('NFC', p.relative_to(folder).as_posix()): p for p in files}
     found, root = {n: p for n in table if (p := there.get(n, folder/n)).is_file()}, folder.resolve()
     for name, p in found.items():
-        if not p.resolve().is_relative_to(root): raise InputError(f'{table[name].where}: {name} is a link that leads out of {folder.name}: copy the picture into the folder, or remove the row.')
+        if not p.resolve().is_relative_to(root):
+            raise InputError(f'{table[name].where}: {name} is a link that leads out of {folder.name}: copy the picture into the folder, or '
+                             'remove the row.')
     missing, bare = [n for n in table if n not in found], [n for n in there if n not in table]
-    if not found: raise InputError(f'{folder} holds none of the {len(table):,} images of {captions.name} ({some(missing)}); it has {some(list(there)) or "no pictures"}. Name images as they are named there, with the folders below it.')
+    if not found:
+        raise InputError(f'{folder} holds none of the {len(table):,} images of {captions.name} ({some(missing)}); '
+                         f'it has {some(list(there)) or "no pictures"}. Name images as they are named there, with the folders below it.')
     print(f'{len(found):,} images with captions in {folder.name}')
     if missing: print(f'not in the folder, left out with their captions: {len(missing):,} ({some(missing)})')
     if bare: print(f'without captions, left out: {len(bare):,} ({some(bare)})')

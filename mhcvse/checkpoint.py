@@ -38,7 +38,8 @@ def read_checkpoint(
         with safe_open(path, 'pt') as f: tensors, about = {k: f.get_tensor(k).clone() for k in sorted(f.keys())}, f.metadata() or {}
         good = named_hash(tensors, about['state']) == about['checksum']
         state = json.loads(about['state'])
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as e: raise InputError(f"{short_path(path)} is damaged ({type(e).__name__}: {e}).") from None
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as e:
+        raise InputError(f"{short_path(path)} is damaged ({type(e).__name__}: {e}).") from None
     if not good: raise InputError(f"{short_path(path)} is damaged (its checksum differs).")
     return tensors, state
 
@@ -148,8 +149,12 @@ def hold_folder(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         (lock := FileLock(path, timeout=0)).acquire()
-    except Timeout: raise Held(f"{short_path(folder)}: another process is at work in this folder. Wait until it has finished or stop it, or choose another folder (in 99_reproduce: -p out_dir FOLDER).") from None
-    except OSError as e: raise InputError(f"{short_path(folder)} cannot be written ({e.strerror}): choose another folder (in 99_reproduce: -p out_dir FOLDER).") from None
+    except Timeout:
+        raise Held(f"{short_path(folder)}: another process is at work in this folder. Wait until it has finished or stop it, or choose "
+                   "another folder (in 99_reproduce: -p out_dir FOLDER).") from None
+    except OSError as e:
+        raise InputError(f"{short_path(folder)} cannot be written ({e.strerror}): choose another folder (in 99_reproduce: "
+                         "-p out_dir FOLDER).") from None
     except NotImplementedError: print(f"{short_path(folder)}: this file system has no locks; see to it that only one process works here.")
     try: yield
     finally:
@@ -181,7 +186,8 @@ class Stop:
         if not first and near and number != self.asked: return
         if first: self.asked, self.time = number, time.monotonic()
         if not first or self.soon: raise Stopped(f'stopped at once by {self.name}')
-        with contextlib.suppress(RuntimeError, OSError): print(f'\n{self.name}: training ends after this step, and is saved. Once more: it ends at once.', file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError, OSError):
+            print(f'\n{self.name}: training ends after this step, and is saved. Once more: it ends at once.', file=sys.stderr, flush=True)
     def due(self):
         "Whether an end is asked for: by a signal, or because the program is gone that this process belongs to."
         if self.parent and self.asked is None and os.getppid() != self.parent: self.asked, self.time = signal.SIGTERM, time.monotonic()

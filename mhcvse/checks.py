@@ -73,7 +73,9 @@ def check_unique(
     "Raise `InputError` when one stands twice."
     first = {}
     for i, v in enumerate(values):
-        if v in first: raise InputError(f"{what}: images {first[v]} and {i} are both '{v}'. Give each image its own, or take one of them out with its row and its captions.")
+        if v in first:
+            raise InputError(f"{what}: images {first[v]} and {i} are both '{v}'. Give each image its own, or take one of them out with its "
+                             "row and its captions.")
         first[v] = i
 
 # %% ../nbs/12_checks.ipynb #f86ebc21
@@ -86,7 +88,9 @@ def check_apart(
     for s, these in names.items():
         check_unique(these, f'{folder} of {s}')
         for n in these:
-            if seen.setdefault(n, s)[:4] != s[:4]: raise InputError(f"{folder}: the image '{n}' is in {seen[n]} and in {s}: take it out of one of them, with its row and its captions.")
+            if seen.setdefault(n, s)[:4] != s[:4]:
+                raise InputError(f"{folder}: the image '{n}' is in {seen[n]} and in {s}: take it out of one of them, with its row and its "
+                                 "captions.")
 
 # %% ../nbs/12_checks.ipynb #28ecd66d
 def check_boxes(
@@ -97,7 +101,8 @@ def check_boxes(
     wrong = (x[..., :2] < 0).any(-1) | (x[..., 2:] < x[..., :2]).any(-1)
     if not wrong.any(): return
     i, r = np.argwhere(wrong)[0].tolist()
-    raise InputError(f'boxes: region {r} of image {i} is {[round(float(v), 3) for v in x[i, r]]} and should be x0 y0 x1 y1 in pixels, none negative, x0 ≤ x1 and y0 ≤ y1: clip it to the picture, or leave the boxes out.')
+    raise InputError(f'boxes: region {r} of image {i} is {[round(float(v), 3) for v in x[i, r]]} and should be x0 y0 x1 y1 in pixels, none '
+                     'negative, x0 ≤ x1 and y0 ≤ y1: clip it to the picture, or leave the boxes out.')
 
 # %% ../nbs/12_checks.ipynb #01aeadf2
 def extra_shapes(
@@ -117,13 +122,21 @@ def check_extras(
     want = extra_shapes(n, r)
     for what, array in extras.items():
         check_shape(what, array, *want[what])
-        if what == 'pixels' and array.dtype != np.uint8: raise InputError(f'pixels are of type {array.dtype} and should be uint8, 0 to 255.')
-        if what in ('n_regions', 'ids') and array.dtype.kind not in 'ui': raise InputError(f'{what} are of type {array.dtype} and should be whole numbers.')
-        if array.dtype.kind not in 'uif': raise InputError(f'{what} are of type {array.dtype} and should be numbers: save them as such, or leave them out.')
-        if what in ('boxes', 'scores', 'sizes') and not np.isfinite(array).all(): raise InputError(f'{what} hold numbers that are not finite.')
+        if what == 'pixels' and array.dtype != np.uint8:
+            raise InputError(f'pixels are of type {array.dtype} and should be uint8, 0 to 255.')
+        if what in ('n_regions', 'ids') and array.dtype.kind not in 'ui':
+            raise InputError(f'{what} are of type {array.dtype} and should be whole numbers.')
+        if array.dtype.kind not in 'uif':
+            raise InputError(f'{what} are of type {array.dtype} and should be numbers: save them as such, or leave them out.')
+        if what in ('boxes', 'scores', 'sizes') and not np.isfinite(array).all():
+            raise InputError(f'{what} hold numbers that are not finite.')
         if what == 'boxes': check_boxes(array)
-        if what == 'sizes' and (array <= 0).any(): raise InputError(f'sizes: image {int(np.argwhere(array <= 0)[0][0])} has the size {np.asarray(array)[np.argwhere(array <= 0)[0][0]].tolist()}, and width and height should be positive: correct it, or leave the sizes out.')
-        if what == 'ids' and array.dtype.kind == 'u' and (array >= 2**63).any(): raise InputError('ids: one is 2^63 or more, which cannot be stored: give smaller ones, or leave them out.')
+        if what == 'sizes' and (array <= 0).any():
+            raise InputError(f'sizes: image {int(np.argwhere(array <= 0)[0][0])} has the size '
+                             f'{np.asarray(array)[np.argwhere(array <= 0)[0][0]].tolist()}, and width and height should be positive: '
+                             'correct it, or leave the sizes out.')
+        if what == 'ids' and array.dtype.kind == 'u' and (array >= 2**63).any():
+            raise InputError('ids: one is 2^63 or more, which cannot be stored: give smaller ones, or leave them out.')
     k = extras.get('n_regions')
     if k is not None and (k.min() < 1 or k.max() > r):
         i = int(np.flatnonzero((k < 1) | (k > r))[0])

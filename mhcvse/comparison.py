@@ -64,7 +64,9 @@ def check_pairs(
     "Raise `InputError` unless both have as many seeds and the same test set."
     if not a or len(a) != len(b): raise InputError(f"{len(a)} and {len(b)} runs: give two lists with the same seeds in the same order.")
     sizes = {(len(i), len(t)) for i, t in [*a, *b]}
-    if len(sizes) > 1: raise InputError(f"the runs were tested on different sets ({' and '.join(f'{i} images with {t} captions' for i, t in sorted(sizes))}): compare runs on one.")
+    if len(sizes) > 1:
+        raise InputError(f"the runs were tested on different sets "
+                         f"({' and '.join(f'{i} images with {t} captions' for i, t in sorted(sizes))}): compare runs on one.")
 
 # %% ../nbs/38_comparison.ipynb #53cda453
 def estimate(
@@ -74,11 +76,13 @@ def estimate(
     level=.95, # of the interval
 ):
     "The `Difference` (or, for one system, the value itself) of a quantity that was seen with S seeds."
-    x, drawn = (np.where(np.abs(v) < 1e-9, 0., v) for v in (np.asarray(observed, float), np.asarray(resampled, float)))   # what is left of equal numbers is rounding
+    x, drawn = (np.where(np.abs(v) < 1e-9, 0., v) for v in (np.asarray(observed, float),
+                                                            np.asarray(resampled, float)))   # what is left of equal numbers is rounding
     n, mean = len(x), x.mean()
     images = max(drawn.mean(0).var(), (mean/(n_images + 1))**2)
     parts = [(images, n_images - 1)] + ([(x.var(ddof=1)/n, n - 1)] if n > 1 and np.ptp(x) > 1e-9 else [])
-    return Difference(x.mean().item(), x.std(ddof=1).item() if n > 1 else float('nan'), *map(float, combined_interval(x.mean().item(), parts, level)), n)
+    return Difference(x.mean().item(), x.std(ddof=1).item() if n > 1 else float('nan'),
+                      *map(float, combined_interval(x.mean().item(), parts, level)), n)
 
 # %% ../nbs/38_comparison.ipynb #d442ae2f
 def contrast(
@@ -158,7 +162,8 @@ def systems_table(
     ahead = [(b, a) if m > 0 else (a, b) for (b, a), m in pairs['mean'][pairs['p, Holm'] < .05].items()]
     for name in systems:
         e = contrast(systems, {name: 1}, caption_image)[metric]
-        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': max(e.low, 0.), '95 % high': min(e.high, highest(metric)), 'ahead of': ', '.join(y for x, y in ahead if x == name)}
+        rows[name] = {'seeds': e.seeds, metric: e.mean, 'sd': e.sd, '95 % low': max(e.low, 0.), '95 % high': min(e.high, highest(metric)),
+                      'ahead of': ', '.join(y for x, y in ahead if x == name)}
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/38_comparison.ipynb #523d27a6
@@ -202,15 +207,23 @@ def compare(
     protocol=None, # of both; None: their own, when it is one
 ):
     "`Comparison` of b with a on one split of one store, under one protocol."
-    pairs = [[load_run(r) if isinstance(r, (str, Path)) else r for r in (x if isinstance(x, (list, tuple)) else [x])] for x in (run_a, run_b)]
+    pairs = [[load_run(r) if isinstance(r, (str, Path)) else r for r in (x if isinstance(x, (list, tuple)) else [x])]
+             for x in (run_a, run_b)]
     for runs in pairs:
-        if len({r.cfg.train.seed for r in runs}) < len(runs): raise InputError(f"the seeds {', '.join(str(r.cfg.train.seed) for r in runs)} are not all different: a run that is given twice is one run.")
+        if len({r.cfg.train.seed for r in runs}) < len(runs):
+            raise InputError(f"the seeds {', '.join(str(r.cfg.train.seed) for r in runs)} are not all different: "
+                             "a run that is given twice is one run.")
     seeds = [[r.cfg.train.seed for r in runs] for runs in pairs]
-    if len(seeds[0]) > 1 and seeds[0] != seeds[1]: raise InputError(f"the seeds are {seeds[0]} and {seeds[1]}: give two lists with the same seeds in the same order.")
+    if len(seeds[0]) > 1 and seeds[0] != seeds[1]:
+        raise InputError(f"the seeds are {seeds[0]} and {seeds[1]}: give two lists with the same seeds in the same order.")
     protocols = {r.cfg.eval.protocol for runs in pairs for r in runs}
-    if protocol is None and len(protocols) > 1: raise InputError(f"the runs are tested under different protocols ({' and '.join(sorted(protocols))}): say under which to compare them, protocol='inductive'.")
+    if protocol is None and len(protocols) > 1:
+        raise InputError(f"the runs are tested under different protocols ({' and '.join(sorted(protocols))}): "
+                         "say under which to compare them, protocol='inductive'.")
     stores = {r.task.store.hash: r.task.store.name for runs in pairs for r in runs}
-    if len(stores) > 1: raise InputError(f"the runs belong to different data ({', '.join(stores.values())}): load them with one store, load_run(path, store=Store(…)).")
+    if len(stores) > 1:
+        raise InputError(f"the runs belong to different data ({', '.join(stores.values())}): load them with one store, load_run(path, "
+                         "store=Store(…)).")
     a, b = ([(x.i2t, x.t2i) for x in (r.evaluate(split, protocol=protocol, resamples=0) for r in runs)] for runs in pairs)
     ts = pairs[0][0].task.split(split)
     d = difference(a, b, ts.caption_image, n)

@@ -161,8 +161,12 @@ def choose_concepts(
     if not english: notes = ["language 'other': parts of speech and stop words are not known; concepts are the most frequent words."]
     if choice == 'quota' and english: rows, notes = within_quota(rows, n, quota, least)
     elif len(rows) < n: notes.append(f'{len(rows)} concepts instead of {n}: no more words occur in {least} captions or more.')
-    if min(len(rows), n) < 2: raise InputError(f'concepts: {len(token_lists)} training captions give {len(rows)} and 2 are needed (no stop words, each in '
-        f"{least} captions or more). Give more captions, {'set data.concept_choice=frequency, '*(choice == 'quota')}{'lower data.concept_min_captions, '*(least > 1)}or set model.consensus=False.")
+    if min(len(rows), n) < 2:
+        raise InputError(f'concepts: {len(token_lists)} training captions give {len(rows)} and 2 are needed (no stop words, each in '
+        f"{least} captions or more). "
+        f"Give more captions, "
+        f"{'set data.concept_choice=frequency, '*(choice == 'quota')}{'lower data.concept_min_captions, '*(least > 1)}or set "
+        "model.consensus=False.")
     return Concepts(*([r[i] for r in rows[:n]] for i in (0, 2, 1)), notes)
 
 # %% ../nbs/11_concepts.ipynb #5a2bb74d
@@ -299,8 +303,10 @@ def node_vectors(
     if path: x, missing = file_vectors(path, words, counts, dim)
     else: x, missing = ppmi_vectors(counts, dim), []
     zero = [w for w, r in zip(words, x) if not r.any()]
-    notes = [f"{len(missing)} of {len(words)} concepts are not in the vector file and take their neighbours' average: {', '.join(missing[:5])}"] if missing else []
-    if zero: notes.append(f"{len(zero)} of {len(words)} concepts have a zero node vector, since they keep no company: {', '.join(zero[:5])}")
+    notes = [f"{len(missing)} of {len(words)} concepts are not in the vector file and take their neighbours' average: "
+             f"{', '.join(missing[:5])}"] if missing else []
+    if zero:
+        notes.append(f"{len(zero)} of {len(words)} concepts have a zero node vector, since they keep no company: {', '.join(zero[:5])}")
     return x, f'file {Path(path).name}' if path else 'ppmi-svd', notes
 
 # %% ../nbs/11_concepts.ipynb #0617cda5
@@ -361,9 +367,11 @@ def whole_graph(
     "Whether every part has its type and size, no word stands twice, and all numbers are finite."
     g, C = graph, len(graph.words)
     kinds = [(g.words, str), (g.classes, str), (g.counts, int), (g.notes, str)]
-    ok = all(isinstance(x, list) and all(type(v) is t for v in x) for x, t in kinds) and [len(set(g.words)), len(g.classes), len(g.counts)] == [C]*3
+    ok = all(isinstance(x, list) and all(type(v) is t for v in x) for x, t in kinds) and [len(set(g.words)), len(g.classes),
+        len(g.counts)] == [C]*3
     ok = ok and isinstance(g.source, str) and g.language in ('english', 'other') and g.form in ('lemma', 'word')
-    return ok and g.nodes.ndim == 2 and len(g.nodes) == C and g.adj.shape == (C, C) and all(x.dtype == torch.float32 and bool(x.isfinite().all()) for x in (g.nodes, g.adj))
+    return ok and g.nodes.ndim == 2 and len(g.nodes) == C and g.adj.shape == (C, C) and all(x.dtype == torch.float32
+        and bool(x.isfinite().all()) for x in (g.nodes, g.adj))
 
 # %% ../nbs/11_concepts.ipynb #49012437
 def load_graph(
@@ -391,16 +399,19 @@ def build_graph(
     dim,           # E, size of a node vector
 ):
     "The concepts of training captions and their graph."
-    if len(token_lists) != len(caption_image): raise InputError(f'concepts: {len(token_lists)} captions but the images of {len(caption_image)}.')
+    if len(token_lists) != len(caption_image):
+        raise InputError(f'concepts: {len(token_lists)} captions but the images of {len(caption_image)}.')
     d, m = data_cfg, model_cfg
-    concepts = choose_concepts(token_lists, d.n_concepts, d.concept_choice, d.concept_quota, d.stop_words, d.language, d.concept_form, d.concept_min_captions)
+    concepts = choose_concepts(token_lists, d.n_concepts, d.concept_choice, d.concept_quota, d.stop_words, d.language, d.concept_form,
+                               d.concept_min_captions)
     _, counts, P = count_concepts(token_lists, concepts, d)
     A = edges(P, m.graph_power, m.graph_shift, m.graph_cut, m.graph_edge)
     nodes, source, notes = node_vectors(counts, concepts.words, dim, d.word_vectors)
     if A.equal(torch.eye(len(A), dtype=A.dtype)):
         notes.append(f"{'model.graph_edge=0 gives edges no weight' if m.graph_edge == 0 else f'no edge is as strong as model.graph_cut={m.graph_cut}'}: the graph is nodes alone.")
     notes.append(f'counted over {len(token_lists):,} training captions of {len(set(map(int, caption_image))):,} images.')
-    return ConceptGraph(concepts.words, concepts.classes, concepts.counts, nodes, normalise(A, m.graph_norm == 'transposed').float(), source, concepts.notes + notes, d.language, d.concept_form)
+    return ConceptGraph(concepts.words, concepts.classes, concepts.counts, nodes, normalise(A, m.graph_norm == 'transposed').float(),
+                        source, concepts.notes + notes, d.language, d.concept_form)
 
 # %% ../nbs/11_concepts.ipynb #94fe6363
 CVSE_CONCEPTS = {  # quoted: what others counted in the files that CVSE released for Flickr30k (checkpoint, concept list, labels)

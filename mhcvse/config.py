@@ -36,7 +36,9 @@ def check_value(
     "Raise `InputError` unless `value` has the field's type and lies within its bounds."
     m, kind = f.metadata, type(f.default)
     ok = type(value) is kind
-    if kind is tuple: ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in value) and sum(value) > 0
+    if kind is tuple:
+        ok = ok and len(value) == len(f.default) and all(type(v) in (int, float) and math.isfinite(v) and v >= 0
+                                                         for v in value) and sum(value) > 0
     what = f'{len(f.default)} numbers, none negative' if kind is tuple else f'of type {kind.__name__}'
     if not ok: raise InputError(f"{name}={value!r:.80} should be {what}, such as {f.default!r}.")
     if kind is float and not math.isfinite(value): raise InputError(f"{name}={value!r} should be a finite number.")
@@ -55,23 +57,35 @@ class Group:
 class DataConfig(Group):
     "How captions and features become numbers, and how concepts are found."
     name = 'data'
-    language: str = opt('english', 'english: Treebank tokens and English lemmas; other: Unicode words, no lemmas', 'paper §4.3', ('english', 'other'))
+    language: str = opt('english', 'english: Treebank tokens and English lemmas; other: Unicode words, no lemmas', 'paper §4.3',
+                        ('english', 'other'))
     min_count: int = opt(4, 'a word enters the vocabulary from this many occurrences in training captions', 'CVSE', low=1)
-    word_vectors: str = opt('', 'local GloVe or fastText text file to start word embeddings and concept nodes from (CVSE: GloVe); empty: none', 'paper silent')
-    feature_norm: str = opt('unit', 'unit: each region feature is divided by its length first; none: as stored (as CVSE)', 'paper silent', ('unit', 'none'))
-    label_source: str = opt('caption', "a training caption's concept labels: its own words (caption) or those of all captions of its image (image, as CVSE)", 'protocol', ('caption', 'image'))
+    word_vectors: str = opt('', 'local GloVe or fastText text file to start word embeddings and concept nodes from (CVSE: GloVe); '
+                                'empty: none', 'paper silent')
+    feature_norm: str = opt('unit', 'unit: each region feature is divided by its length first; none: as stored (as CVSE)', 'paper silent',
+                            ('unit', 'none'))
+    label_source: str = opt('caption', "a training caption's concept labels: its own words (caption) or those of all captions of its image "
+                                       "(image, as CVSE)", 'protocol', ('caption', 'image'))
     n_concepts: int = opt(300, 'C, the most concepts to use', 'CVSE', low=2)
-    concept_choice: str = opt('quota', 'quota: the most frequent within each part of speech; frequency: the most frequent overall', 'CVSE', ('quota', 'frequency'))
-    concept_quota: tuple = opt((7, 2, 1), 'shares of object, motion and property words (CVSE describes 7:2:1; its released list has 7:1:2)', 'CVSE')
+    concept_choice: str = opt('quota', 'quota: the most frequent within each part of speech; frequency: the most frequent overall', 'CVSE',
+                              ('quota', 'frequency'))
+    concept_quota: tuple = opt((7, 2, 1), 'shares of object, motion and property words (CVSE describes 7:2:1; '
+                                          'its released list has 7:1:2)', 'CVSE')
     concept_min_captions: int = opt(2, 'a word may become a concept from this many training captions', 'protocol', low=1, later=True)
     stop_words: str = opt('drop', 'whether stop words may become concepts', 'paper §4.3', ('drop', 'keep'))
-    concept_form: str = opt('lemma', 'lemma: concepts are lemmas, in training and test alike; word: they are word forms, matched to the letter in training and by lemma in test (as CVSE: some never fire in test)', 'protocol', ('lemma', 'word'))
-    caption_words: str = opt('all', 'all: captions are read whole (as CVSE); content: without their stop words, as the paper (§4.3) says', 'CVSE', ('all', 'content'))
-    cooccurrence: str = opt('caption', "divisor of P(j|i): captions that hold i (caption) or occurrences of i (occurrence, as CVSE)", 'protocol', ('caption', 'occurrence'))
+    concept_form: str = opt('lemma', 'lemma: concepts are lemmas, in training and test alike; word: they are word forms, matched to the '
+                                     'letter in training and by lemma in test (as CVSE: some never fire in test)', 'protocol',
+                                     ('lemma', 'word'))
+    caption_words: str = opt('all', 'all: captions are read whole (as CVSE); content: without their stop words, as the paper (§4.3) says',
+                             'CVSE', ('all', 'content'))
+    cooccurrence: str = opt('caption', "divisor of P(j|i): captions that hold i (caption) or occurrences of i (occurrence, as CVSE)",
+                            'protocol', ('caption', 'occurrence'))
     shuffle_captions: bool = opt(False, 'a control: training captions go to the wrong images; what is then learned is chance', 'protocol')
     def __post_init__(self):
         super().__post_init__()
-        if self.language == 'other' and self.caption_words == 'content': raise InputError("data.caption_words='content' leaves out English stop words, and data.language='other' is not English: set data.caption_words=all.")
+        if self.language == 'other' and self.caption_words == 'content':
+            raise InputError("data.caption_words='content' leaves out English stop words, and data.language='other' is not English: "
+                             "set data.caption_words=all.")
 
 # %% ../nbs/01_config.ipynb #431d94aa
 @dataclass(frozen=True)
@@ -85,9 +99,11 @@ class ModelConfig(Group):
     heads: int = opt(8, 'H, attention heads; D must be a multiple', 'paper §4.3', low=1)
     residual: bool = opt(True, 'add the input of the attention to its output', 'dev')
     attention_norm: str = opt('none', 'layer norm around the attention', 'paper silent', ('none', 'before', 'after'))
-    scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1', 'paper silent')
+    scale_inputs: bool = opt(True, 'multiply the unit-length inputs of the attention by sqrt(D), so that a component has variance 1',
+                             'paper silent')
     attention_dropout: float = opt(.2, 'dropout on the output of the attention (memory: after each tanh)', 'paper silent', low=0., high=.95)
-    memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none', 'paper silent', ('feature', 'region', 'none'))
+    memory_norm: str = opt('feature', 'batch norm in the visual memory attention: per feature, per region (CVSE: needs a fixed R), none',
+                           'paper silent', ('feature', 'region', 'none'))
     pooling: str = opt('mean', 'positions to one vector after the attention', 'paper §3.1', ('mean', 'max'))
     pool_norm: str = opt('batch', 'batch norm (no affine) before the last normalisation', 'dev', ('batch', 'none'))
     consensus: bool = opt(True, 'whether there is a consensus level', 'paper §3.1')
@@ -95,14 +111,16 @@ class ModelConfig(Group):
     graph_shift: float = opt(.02, 'u in f(P)', 'CVSE', low=-1., high=1.)
     graph_cut: float = opt(.3, 'edges below this are dropped, the others become 1', 'CVSE', low=0.)
     graph_edge: float = opt(.25, 'what the edges of a column sum to, beside the 1 of the node itself', 'CVSE', low=0.)
-    graph_norm: str = opt('symmetric', 'symmetric: D^-1/2 A D^-1/2, the usual reading of "normalized"; transposed: (A D^-1/2)^T D^-1/2, as CVSE computes it', 'paper §3.1', ('symmetric', 'transposed'))
+    graph_norm: str = opt('symmetric', 'symmetric: D^-1/2 A D^-1/2, the usual reading of "normalized"; transposed: '
+                                       '(A D^-1/2)^T D^-1/2, as CVSE computes it', 'paper §3.1', ('symmetric', 'transposed'))
     graph_form: str = opt('standard', 'standard: act(A H W); printed: act(A H) W, as eq 3 stands', 'CVSE', ('standard', 'printed'))
     graph_hidden: float = opt(.5, 'hidden size of the graph as a share of D', 'CVSE', low=.01, high=4.)
     graph_slope: float = opt(.2, 'negative slope of the LeakyReLU between graph layers', 'CVSE', low=0., high=1.)
     consensus_norm: str = opt('batch', 'batch norm inside the concept scores', 'CVSE', ('batch', 'none'))
     sharpness: float = opt(10., 'factor of scores and labels inside the softmax over concepts', 'CVSE', low=0.)
     label_ratio: float = opt(.35, "r, share of a caption's own labels in its concept distribution", 'CVSE', low=0., high=1.)
-    fusion: str = opt('weight_sum', 'instance with consensus: a reading of eqs 12-14, or a constant (fixed)', 'paper §4.3', ('concat', 'adap_sum', 'adap_sum_scalar', 'weight_sum', 'weight_sum_generator', 'fixed'))
+    fusion: str = opt('weight_sum', 'instance with consensus: a reading of eqs 12-14, or a constant (fixed)', 'paper §4.3',
+                      ('concat', 'adap_sum', 'adap_sum_scalar', 'weight_sum', 'weight_sum_generator', 'fixed'))
     fusion_weight: float = opt(.85, 'weight of the instance in fixed fusion; where the learned ones start', 'CVSE', low=0., high=1.)
     consensus_score: float = opt(.05, 'share of the consensus cosine in the final score', 'CVSE', low=0., high=1.)
     def __post_init__(self):
@@ -122,13 +140,16 @@ class LossConfig(Group):
     instance: float = opt(5., 'base weight of the instance-level ranking loss', 'CVSE', low=0.)
     consensus: float = opt(1., 'base weight of the consensus-level ranking loss', 'CVSE', low=0.)
     kl: float = opt(2., 'base weight of the KL term between concept distributions', 'CVSE', low=0.)
-    weighting: str = opt('printed', 'printed: w sigma(L), eq 15 as it stands; prose: w sigma(-L), what the text says; fixed: w', 'paper §3.4', ('printed', 'prose', 'fixed'))
+    weighting: str = opt('printed', 'printed: w sigma(L), eq 15 as it stands; prose: w sigma(-L), what the text says; fixed: w',
+                         'paper §3.4', ('printed', 'prose', 'fixed'))
     detach: bool = opt(True, 'dynamic weights are constants for the gradient', 'protocol')
-    same_image: str = opt('excluded', 'another caption of the same image in the batch: excluded from the negatives, or a negative like any other (as CVSE)', 'protocol', ('excluded', 'negative'))
+    same_image: str = opt('excluded', 'another caption of the same image in the batch: excluded from the negatives, or a negative like any '
+                                      'other (as CVSE)', 'protocol', ('excluded', 'negative'))
     reduction: str = opt('sum', 'losses summed or averaged over the batch', 'CVSE', ('sum', 'mean'))
     def __post_init__(self):
         super().__post_init__()
-        if self.fused + self.instance + self.consensus + self.kl == 0: raise InputError('loss: all four base weights are 0, so there is nothing to learn from: give one of them a weight.')
+        if self.fused + self.instance + self.consensus + self.kl == 0:
+            raise InputError('loss: all four base weights are 0, so there is nothing to learn from: give one of them a weight.')
 
 # %% ../nbs/01_config.ipynb #d92434b6
 @dataclass(frozen=True)
@@ -139,7 +160,9 @@ class TrainConfig(Group):
     batch_size: int = opt(128, 'B, captions (with their images) in a batch', 'CVSE', low=2)
     lr: float = opt(2e-4, 'initial learning rate of Adam', 'CVSE', low=0.)
     grad_norm: float = opt(2., 'gradients are scaled down to this norm; 0: no limit', 'CVSE', low=0.)
-    schedule: str = opt('cosine', 'cosine: one cycle; restarts: a cycle every cycle_epochs; step: x step_factor every step_epochs (CVSE). The formula is not given; the text asks for resets and for late convergence: one cycle has the second', 'paper §3.5', ('cosine', 'restarts', 'step'))
+    schedule: str = opt('cosine', 'cosine: one cycle; restarts: a cycle every cycle_epochs; step: x step_factor every step_epochs (CVSE). '
+                                  'The formula is not given; the text asks for resets and for late convergence: one cycle has the second',
+                                  'paper §3.5', ('cosine', 'restarts', 'step'))
     cycle_epochs: int = opt(10, 'T of eq 16 with restarts, in epochs', 'paper silent', low=1)
     lr_floor: float = opt(0., 'where the cosine ends, as a share of lr', 'paper silent', low=0., high=1.)
     step_epochs: int = opt(25, 'epochs between the steps of the step schedule', 'CVSE', low=1)
@@ -148,27 +171,37 @@ class TrainConfig(Group):
     patience: int = opt(5, 'stop after this many epochs without a better validation mR', 'paper §4.3', low=1)
     seed: int = opt(0, 'decides initial weights, order and dropout', 'protocol', low=0, high=2**63 - 1)
     precision: str = opt('float32', 'float32, or bfloat16 autocast', 'protocol', ('float32', 'bfloat16'))
-    device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda, or one of several GPUs by its number: cuda:1', 'protocol', ('auto', 'cpu', 'cuda', *(f'cuda:{i}' for i in range(8))))
-    compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
+    device: str = opt('auto', 'auto (a GPU if there is one), cpu, cuda, or one of several GPUs by its number: cuda:1', 'protocol',
+                      ('auto', 'cpu', 'cuda', *(f'cuda:{i}' for i in range(8))))
+    compile: str = opt('none', 'torch.compile of the parts of the model whose shapes are fixed: none, default, or reduce-overhead (with '
+                               'CUDA graphs); the first steps then take a minute', 'speed', ('none', 'default', 'reduce-overhead'))
     record: bool = opt(True, 'on a GPU: record a training step as a CUDA graph for each length of captions, and replay it', 'speed')
     word_step: int = opt(4, 'in recorded steps, captions are padded to a multiple of this many words', 'speed', low=1)
-    half_features: bool = opt(False, 'keep training features in half precision, whatever they are stored in: half of the memory, three digits', 'speed')
-    deterministic: bool = opt(False, 'only algorithms that give the same bits every time: slower on a GPU; on a CPU the bits are the same anyway', 'speed')
-    checkpoint_minutes: float = opt(10., 'minutes between checkpoints within an epoch; one is always written after each epoch', 'upkeep', low=0.)
-    halve_batch: bool = opt(False, 'when the memory of the device does not suffice, go on with half of the batch; otherwise training ends and says so', 'upkeep')
+    half_features: bool = opt(False, 'keep training features in half precision, whatever they are stored in: '
+                                     'half of the memory, three digits', 'speed')
+    deterministic: bool = opt(False, 'only algorithms that give the same bits every time: slower on a GPU; '
+                                     'on a CPU the bits are the same anyway', 'speed')
+    checkpoint_minutes: float = opt(10., 'minutes between checkpoints within an epoch; one is always written after each epoch',
+                                    'upkeep', low=0.)
+    halve_batch: bool = opt(False, 'when the memory of the device does not suffice, go on with half of the batch; '
+                                   'otherwise training ends and says so', 'upkeep')
 
 # %% ../nbs/01_config.ipynb #7780f93b
 @dataclass(frozen=True)
 class EvalConfig(Group):
     "How a trained model is measured."
     name = 'eval'
-    protocol: str = opt('inductive', "inductive: an item's embedding depends on that item alone; transductive: labels completed from other test captions (CVSE); oracle: labels of all captions of its image (a leak)", 'protocol', ('inductive', 'transductive', 'oracle'))
+    protocol: str = opt('inductive', "inductive: an item's embedding depends on that item alone; transductive: "
+                                     "labels completed from other test captions (CVSE); oracle: labels of all captions of its "
+                                     "image (a leak)", 'protocol', ('inductive', 'transductive', 'oracle'))
     batch_size: int = opt(256, 'items encoded at once', 'protocol', low=1)
     resamples: int = opt(1000, 'bootstrap resamples of test images for the 95 % intervals', 'protocol', low=0)
-    completion: tuple = opt((3, 4), 'transductive: how many of the nearest captions, and of those beside it in the ranking of its image, complete the labels of a caption; CVSE takes 2:1 on COCO', 'CVSE', later=True)
+    completion: tuple = opt((3, 4), 'transductive: how many of the nearest captions, and of those beside it in the ranking of its image, '
+                                    'complete the labels of a caption; CVSE takes 2:1 on COCO', 'CVSE', later=True)
     def __post_init__(self):
         super().__post_init__()
-        if not all(isinstance(n, int) for n in self.completion): raise InputError(f"eval.completion={self.completion!r}: how many captions are whole numbers, such as 3:4.")
+        if not all(isinstance(n, int) for n in self.completion):
+            raise InputError(f"eval.completion={self.completion!r}: how many captions are whole numbers, such as 3:4.")
 
 # %% ../nbs/01_config.ipynb #3c160ca2
 GROUPS = dict(data=DataConfig, model=ModelConfig, loss=LossConfig, train=TrainConfig, eval=EvalConfig)
@@ -188,7 +221,8 @@ def convert(
         if kind is bool: return {'true': True, 'false': False}[text.lower()]
         if kind is tuple: return tuple(int(x) for x in text.split(':'))
         return kind(text)
-    except (ValueError, KeyError, OverflowError): raise InputError(f"{name}={str(text)[:60]!r} should be of type {kind.__name__}, such as {f.default!r}.") from None
+    except (ValueError, KeyError, OverflowError):
+        raise InputError(f"{name}={str(text)[:60]!r} should be of type {kind.__name__}, such as {f.default!r}.") from None
 
 # %% ../nbs/01_config.ipynb #3a7f40d2
 def near_setting(
@@ -211,11 +245,15 @@ class Config:
 
     def __post_init__(self):
         for g, kind in GROUPS.items():
-            if not isinstance(getattr(self, g), kind): raise InputError(f'Config: {g} should be a {kind.__name__}, such as {kind.__name__}(); Config().override changes single fields.')
+            if not isinstance(getattr(self, g), kind):
+                raise InputError(f'Config: {g} should be a {kind.__name__}, such as {kind.__name__}(); Config().override changes '
+                                 'single fields.')
         if not self.model.consensus and self.eval.protocol != 'inductive':
-            raise InputError(f"eval.protocol={self.eval.protocol!r} is about concept labels, and this model has no consensus level: use 'inductive', or set model.consensus=true.")
+            raise InputError(f"eval.protocol={self.eval.protocol!r} is about concept labels, and this model has no consensus level: "
+                             "use 'inductive', or set model.consensus=true.")
         if not self.model.consensus and self.loss.fused == 0:
-            raise InputError('loss.fused=0, and a model without a consensus level has no other loss: what it has is both instance and fused. Give loss.fused a weight.')
+            raise InputError('loss.fused=0, and a model without a consensus level has no other loss: what it has is both instance and '
+                             'fused. Give loss.fused a weight.')
 
     @staticmethod
     def names():
@@ -242,7 +280,9 @@ def parse_overrides(
     if not isinstance(text, str): raise InputError(f"overrides={text!r} should be a string such as 'model.heads=4 loss.margin=0.1'.")
     words = shlex.shlex(text, posix=True); words.whitespace += ',;'; words.whitespace_split, words.commenters, words.escape = True, '', ''
     try: pairs = [p.partition('=') for p in words]
-    except ValueError: raise InputError(f"overrides={text!r}: a quotation mark is not closed; a value that holds spaces, commas or quotation marks is written in the other quotation marks, as data.word_vectors=\"my vectors.txt\".") from None
+    except ValueError:
+        raise InputError(f"overrides={text!r}: a quotation mark is not closed; a value that holds spaces, commas or quotation marks is "
+                         f"written in the other quotation marks, as data.word_vectors=\"my vectors.txt\".") from None
     for i, (k, eq, _) in enumerate(pairs):
         if k in [p[0] for p in pairs[:i]]: raise InputError(f"overrides: '{k}' is given twice; keep one of them.")
         if not eq: raise InputError(f"overrides: '{k}' has no value; write it as '{k}=VALUE', without spaces around the '='.")
@@ -305,8 +345,10 @@ PRESETS = {
     'mhcvse': {},
     'cvse': {'model.attention': 'memory', 'model.attention_dropout': .4, 'model.fusion': 'fixed', 'model.pool_norm': 'none',
              'model.scale_inputs': False, 'model.residual': False, 'loss.weighting': 'fixed', 'train.schedule': 'step'},
-    'vsepp': {'model.attention': 'none', 'model.consensus': False, 'model.pool_norm': 'none', 'model.scale_inputs': False, 'model.residual': False,
-              'model.word_dropout': .2, 'model.consensus_score': 0., 'loss.fused': 1., 'loss.instance': 0., 'loss.consensus': 0., 'loss.kl': 0., 'loss.weighting': 'fixed', 'train.schedule': 'step'},
+    'vsepp': {'model.attention': 'none', 'model.consensus': False, 'model.pool_norm': 'none', 'model.scale_inputs': False,
+              'model.residual': False,
+              'model.word_dropout': .2, 'model.consensus_score': 0., 'loss.fused': 1., 'loss.instance': 0., 'loss.consensus': 0.,
+              'loss.kl': 0., 'loss.weighting': 'fixed', 'train.schedule': 'step'},
 }
 
 # %% ../nbs/01_config.ipynb #d75c8412
@@ -317,8 +359,10 @@ SIZES = {
 
 # %% ../nbs/01_config.ipynb #0a6c2e51
 STRICT = {
-    'data.feature_norm': 'none', 'data.label_source': 'image', 'data.concept_form': 'word', 'data.concept_quota': (7, 1, 2), 'data.stop_words': 'keep', 'data.cooccurrence': 'occurrence',
-    'model.memory_norm': 'region', 'model.graph_norm': 'transposed', 'loss.same_image': 'negative', 'loss.warmup_epochs': 0, 'train.epochs': 50, 'train.patience': 50,
+    'data.feature_norm': 'none', 'data.label_source': 'image', 'data.concept_form': 'word', 'data.concept_quota': (7, 1, 2),
+    'data.stop_words': 'keep', 'data.cooccurrence': 'occurrence',
+    'model.memory_norm': 'region', 'model.graph_norm': 'transposed', 'loss.same_image': 'negative', 'loss.warmup_epochs': 0,
+    'train.epochs': 50, 'train.patience': 50,
 }
 
 # %% ../nbs/01_config.ipynb #95fe6fce
@@ -360,7 +404,8 @@ def counting(
     cfg, # a `Config`
 ):
     "The config as nested dicts, without what does not count: upkeep; speed, and settings that came later, at their defaults."
-    plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or (s == 'speed' or f.metadata['later']) and cfg.get(n) == f.default}
+    plain = {n for n, f in Config.names().items() if (s := f.metadata['source']) == 'upkeep' or (s == 'speed' or f.metadata['later'])
+             and cfg.get(n) == f.default}
     return {g: {k: v for k, v in d.items() if f'{g}.{k}' not in plain} for g, d in cfg.to_dict().items()}
 Config.hash = property(lambda cfg: content_hash(counting(cfg)))
 

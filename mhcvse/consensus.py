@@ -37,10 +37,12 @@ def check_sizes(
 ):
     "Raise `InputError` unless the sizes belong together and `ratio` is a share."
     if Z.ndim != 2 or v.ndim != 2 or Z.shape[1] != v.shape[1]:
-        raise InputError(f"consensus: items {tuple(v.shape)} and concept table {tuple(Z.shape)} should be (B, D) and (C, D) with the same D.")
+        raise InputError(f"consensus: items {tuple(v.shape)} and concept table {tuple(Z.shape)} should be (B, D) and (C, D) with "
+                         "the same D.")
     if labels is None: return
     if labels.shape != (len(v), len(Z)):
-        raise InputError(f"labels: expected ({len(v)}, {len(Z)}), a row for each caption and a column for each concept, got {tuple(labels.shape)}. Make them with the graph that the model was built on.")
+        raise InputError(f"labels: expected ({len(v)}, {len(Z)}), a row for each caption and a column for each concept, got "
+                         f"{tuple(labels.shape)}. Make them with the graph that the model was built on.")
     if not 0 <= ratio <= 1: raise InputError(f"label_ratio={ratio!r} should be between 0 and 1.")
 
 # %% ../nbs/23_consensus.ipynb #e473af32
@@ -65,7 +67,8 @@ class ConsensusHead(nn.Module):
         "A `Consensus`: embedding (B, D), probs (B, C), scores (B, C)."
         check_sizes(Z, v, labels, ratio)
         if self.training and isinstance(self.item[1], nn.BatchNorm1d) and min(len(v), len(Z)) < 2:
-            raise InputError(f"consensus: batch norm cannot train on {len(v)} item(s) and {len(Z)} concept(s): use at least two of each, or model.consensus_norm=none.")
+            raise InputError(f"consensus: batch norm cannot train on {len(v)} item(s) and {len(Z)} concept(s): "
+                             "use at least two of each, or model.consensus_norm=none.")
         scores = self.item(v) @ (self.concept(Z)*self.score.weight).T
         probs = (self.sharpness*scores).softmax(-1)
         if labels is not None: probs = ratio*(self.sharpness*labels.to(probs.dtype)).softmax(-1) + (1 - ratio)*probs

@@ -66,9 +66,13 @@ def find_device(
     "The torch device of this name; `InputError` when torch does not know it, or does not find it here."
     if name == 'auto': return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try: device, kind = torch.device(name), torch.get_device_module(name)
-    except (RuntimeError, TypeError): raise InputError(f"{what}={name!r} is not known to torch: give 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
-    if not kind.is_available(): raise InputError(f"{what}={name!r}, but torch sees no GPU: use {what}='auto' or 'cpu', or install a torch build for your GPU.")
-    if (device.index or 0) >= kind.device_count(): raise InputError(f"{what}={name!r}, but torch sees {kind.device_count()} of this kind, numbered from 0: use {what}='auto' or '{device.type}'.")
+    except (RuntimeError, TypeError):
+        raise InputError(f"{what}={name!r} is not known to torch: give 'auto', 'cpu', 'cuda' or 'cuda:1'.") from None
+    if not kind.is_available():
+        raise InputError(f"{what}={name!r}, but torch sees no GPU: use {what}='auto' or 'cpu', or install a torch build for your GPU.")
+    if (device.index or 0) >= kind.device_count():
+        raise InputError(f"{what}={name!r}, but torch sees {kind.device_count()} of this kind, numbered from 0: "
+                         f"use {what}='auto' or '{device.type}'.")
     return device
 
 # %% ../nbs/00_core.ipynb #96a852b3
@@ -219,7 +223,8 @@ def writing(
     try: yield
     except InputError: raise
     except (OSError, SafetensorError) as e:
-        raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or choose another place, and start the same again.") from None
+        raise WriteError(f"{path} cannot be written ({e}). What was there before is still whole: make room or mend the permission, or "
+                         "choose another place, and start the same again.") from None
 
 # %% ../nbs/00_core.ipynb #a7d1c4e2
 class ReadError(InputError, OSError):
@@ -240,7 +245,8 @@ def check_target(
     "Raise `InputError` when there can be no such file: the path is a folder, a pipe or a device, or leads through a file."
     path = Path(path)
     check_regular(path)
-    if path.parts[:1] and path.parts[0].startswith('~'): raise InputError(f'{path} begins with ~, which a shell replaces only where a word begins: write the folder in full.')
+    if path.parts[:1] and path.parts[0].startswith('~'):
+        raise InputError(f'{path} begins with ~, which a shell replaces only where a word begins: write the folder in full.')
     if path.is_dir(): raise InputError(f'{path} is a folder: give the name of a file.')
     through = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
     if through: raise InputError(f'{path} cannot be written, since {through.name} is a file and no folder: give another place.')
@@ -286,7 +292,8 @@ def write_json(
 ):
     "Write `value` as readable JSON, whole or not at all; NaN is refused."
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    if any('\ud800' <= c <= '\udfff' for c in text): text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
+    if any('\ud800' <= c <= '\udfff' for c in text):
+        text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
     with atomic_path(path, flush=True) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
 
 # %% ../nbs/00_core.ipynb #337d5c56
@@ -340,7 +347,8 @@ def short_path(
     path, # any path
 ):
     "`path` as it reads from the project's root: what reports print, so that no output names a machine."
-    places, root = (Path(os.path.abspath(path)), Path(path).resolve()), project_root()   # a link inside the project is named by its place, not by where it leads
+    places, root = (Path(os.path.abspath(path)),
+                    Path(path).resolve()), project_root()   # a link inside the project is named by its place, not by where it leads
     return next((str(p.relative_to(root)) for p in places if p.is_relative_to(root)), places[0].name)
 
 # %% ../nbs/00_core.ipynb #410a6e13

@@ -36,8 +36,10 @@ def check_processes(
 ):
     "Raise `InputError` unless these are the same."
     if asked == started: return
-    raise InputError(f"{asked} processes were asked for and {started} met. `accelerate launch --cpu` starts one, unless it is given --mpirun_hostfile: on a CPU use "
-                     f"`torchrun --standalone --nproc_per_node {asked} -m mhcvse.distributed …`, on GPUs `accelerate launch --multi_gpu --num_processes {asked} -m mhcvse.distributed …`.")
+    raise InputError(f"{asked} processes were asked for and {started} met. `accelerate launch --cpu` starts one, unless it is given "
+                     "--mpirun_hostfile: on a CPU use "
+                     f"`torchrun --standalone --nproc_per_node {asked} -m mhcvse.distributed …`, on GPUs `accelerate launch --multi_gpu "
+                     f"--num_processes {asked} -m mhcvse.distributed …`.")
 
 # %% ../nbs/39_distributed.ipynb #37353ad0
 def check_shared(
@@ -47,11 +49,16 @@ def check_shared(
     "Raise `InputError` unless each process has two pairs or more, what a batch norm needs, and the config asks for nothing that is for one process."
     size, mode = cfg.train.batch_size, cfg.train.compile
     if size < 2*processes:
-        raise InputError(f"train.batch_size={size} is the batch of all {processes} processes together and leaves some with less than two pairs: set it to {2*processes} or more, or use at most {max(1, size//2)} processes.")
+        raise InputError(f"train.batch_size={size} is the batch of all {processes} processes together and leaves some with less than two "
+                         f"pairs: set it to {2*processes} or more, or use at most {max(1, size//2)} processes.")
     for k in ('deterministic', 'halve_batch'):
-        if processes > 1 and getattr(cfg.train, k): raise InputError(f"train.{k}=true is for one process: with several it has not been tried. Leave it at false.")
-    if ':' in cfg.train.device: raise InputError(f"train.device={cfg.train.device!r} is one GPU, and a launcher gives each process its own: set train.device=cuda.")
-    if processes > 1 and mode != 'none': raise InputError(f"train.compile={mode!r} is for one process: compiled parts have not been tried with messages between processes. Set train.compile=none.")
+        if processes > 1 and getattr(cfg.train, k):
+            raise InputError(f"train.{k}=true is for one process: with several it has not been tried. Leave it at false.")
+    if ':' in cfg.train.device:
+        raise InputError(f"train.device={cfg.train.device!r} is one GPU, and a launcher gives each process its own: set train.device=cuda.")
+    if processes > 1 and mode != 'none':
+        raise InputError(f"train.compile={mode!r} is for one process: compiled parts have not been tried with messages between processes. "
+                         "Set train.compile=none.")
 
 # %% ../nbs/39_distributed.ipynb #8e294c78
 def need_accelerate():
@@ -69,7 +76,8 @@ def join(
     from accelerate import Accelerator, DistributedDataParallelKwargs
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'OMP_NUM_THREADS')   # a fork has one thread, see `run_forked`
-        accelerator = Accelerator(cpu=find_device(device, 'train.device').type == 'cpu', mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+        accelerator = Accelerator(cpu=find_device(device, 'train.device').type == 'cpu', mixed_precision='no',
+                                  kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     check_processes(processes, accelerator.num_processes)
     return accelerator
 
@@ -97,8 +105,11 @@ def launch(
     "Run `work` in several processes of this machine, forked from the notebook."
     need_accelerate()
     from accelerate import notebook_launcher
-    if not hasattr(os, 'fork'): raise InputError('this system cannot fork a notebook: use `torchrun` or `accelerate launch` with -m mhcvse.distributed.')
-    if torch.cuda.is_initialized(): raise InputError("this notebook has used the GPU, and processes forked from it could not: restart the kernel and begin with this, or use `accelerate launch -m mhcvse.distributed`.")
+    if not hasattr(os, 'fork'):
+        raise InputError('this system cannot fork a notebook: use `torchrun` or `accelerate launch` with -m mhcvse.distributed.')
+    if torch.cuda.is_initialized():
+        raise InputError("this notebook has used the GPU, and processes forked from it could not: restart the kernel and begin with this, "
+                         "or use `accelerate launch -m mhcvse.distributed`.")
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = str(s.getsockname()[1])
     logs, out = [logging.getLogger(f'torch.{n}') for n in ('distributed.elastic', 'multiprocessing.spawn')], sys.stdout
     levels, temporary = [l.level for l in logs], tempfile.tempdir
@@ -281,7 +292,8 @@ def check_reached(
 ):
     "Raise `InputError` when it says that another process cannot be reached."
     if not re.search('gloo|NCCL|peer|onnection', str(error)): return
-    raise InputError(f"another process of this training has ended or cannot be reached ({str(error).split(': ')[-1].split('.')[0]}). What is saved is kept: see what the other one said last, and start the same command again to go on.") from None
+    raise InputError(f"another process of this training has ended or cannot be reached ({str(error).split(': ')[-1].split('.')[0]}). "
+                     "What is saved is kept: see what the other one said last, and start the same command again to go on.") from None
 
 # %% ../nbs/39_distributed.ipynb #dc3bdaba
 def fit_part(
@@ -294,7 +306,8 @@ def fit_part(
     "What one of several processes does for `fit`; the `Run`, the same in all of them."
     from accelerate.utils import gather_object
     check_same(gather_object([dict(config=cfg.hash, **task.hashes())]))
-    trainer, main = SharedTrainer(cfg, task, accelerator) if accelerator.num_processes > 1 else None, accelerator.is_main_process   # one process alone is an ordinary training
+    trainer, main = SharedTrainer(cfg, task,
+                                  accelerator) if accelerator.num_processes > 1 else None, accelerator.is_main_process   # one process alone is an ordinary training
     with stop_signals() as stop:   # the main process has its own inside: it saves and leaves, and the others, who wait for it, leave too
         try: run = fit(cfg, task, path if main else None, False, trainer, processes=accelerator.num_processes, **info)
         except RuntimeError as e:
@@ -328,10 +341,12 @@ def fit_processes(
     "`fit` in several processes of this machine, from a notebook; the `Run`, read again from its folder onto the CPU."
     gpus = torch.cuda.device_count()
     processes = max(1, gpus) if processes is None else processes
-    if path is None: raise InputError("fit_processes: path=None, but the processes hand the weights over in a run's folder: give one, from `open_run`.")
+    if path is None:
+        raise InputError("fit_processes: path=None, but the processes hand the weights over in a run's folder: give one, from `open_run`.")
     check_whole(1, processes=processes)
     if processes == 1: return fit(cfg, task, path, **info)
-    if cfg.train.device != 'cpu' and 0 < gpus < processes: raise InputError(f"processes={processes}, but this machine has {gpus} GPU(s): a process needs one of its own.")
+    if cfg.train.device != 'cpu' and 0 < gpus < processes:
+        raise InputError(f"processes={processes}, but this machine has {gpus} GPU(s): a process needs one of its own.")
     check_shared(cfg, processes)
     launch(fit_forked, (cfg, task, Path(path), processes, info), processes)
     return load_run(path, task.store, 'cpu')
@@ -339,8 +354,10 @@ def fit_processes(
 # %% ../nbs/39_distributed.ipynb #c1a32472
 def make_parser():
     "The arguments of `python -m mhcvse.distributed`."
-    p = argparse.ArgumentParser(prog='mhcvse.distributed', description='Train in several processes, started by accelerate launch or torchrun; writes the run\'s folder that fit writes.')
-    p.add_argument('--processes', type=int, required=True, help='how many processes there should be, on all machines; it is an error when others meet')
+    p = argparse.ArgumentParser(prog='mhcvse.distributed', description='Train in several processes, started by accelerate launch or '
+        'torchrun; writes the run\'s folder that fit writes.')
+    p.add_argument('--processes', type=int, required=True, help='how many processes there should be, on all machines; '
+        'it is an error when others meet')
     p.add_argument('--data', default='auto', help='auto, scenes, a store (.h5) or a folder in the *_precomp layout')
     p.add_argument('--preset', default='mhcvse', choices=PRESETS)
     p.add_argument('--size', default='auto', choices=('auto', *SIZES), help='auto: small for the built-in world, else paper')

@@ -136,7 +136,8 @@ class TextEncoder(nn.Module):
     ):
         super().__init__()
         self.embed, self.drop = nn.Embedding(vocab_size, word_dim), nn.Dropout(dropout)
-        self.rnn, self.padded = nn.GRU(word_dim, embed_dim, batch_first=True, bidirectional=True), False   # padded: `lengths` lie with `words`, and nothing asks what they are
+        self.rnn, self.padded = nn.GRU(word_dim, embed_dim, batch_first=True,
+                                       bidirectional=True), False   # padded: `lengths` lie with `words`, and nothing asks what they are
         self.start(vectors)
 
     def start(self,
@@ -145,7 +146,8 @@ class TextEncoder(nn.Module):
         "Set the embeddings; that of padding is 0."
         w = self.embed.weight
         if vectors is None: nn.init.xavier_uniform_(w)
-        elif vectors.shape != w.shape: raise InputError(f"word vectors have shape {tuple(vectors.shape)}, but vocabulary and word_dim ask for {tuple(w.shape)}.")
+        elif vectors.shape != w.shape:
+            raise InputError(f"word vectors have shape {tuple(vectors.shape)}, but vocabulary and word_dim ask for {tuple(w.shape)}.")
         else: w.data.copy_(vectors)
         w.data[0] = 0.
 
@@ -156,5 +158,7 @@ class TextEncoder(nn.Module):
         "(B, T, D): each real word of length 1, padded ones 0."
         if not self.padded: lengths = check_lengths(words, lengths)
         try: e = self.drop(read_rows(self.embed.weight, words) if self.padded else self.embed(words))
-        except IndexError: raise InputError(f"a word id is {int(words.max())}, but the vocabulary has {self.embed.num_embeddings} words: use the vocabulary of the run.") from None
+        except IndexError:
+            raise InputError(f"a word id is {int(words.max())}, but the vocabulary has {self.embed.num_embeddings} words: "
+                             "use the vocabulary of the run.") from None
         return padded_states(self.rnn, e, lengths) if self.padded else packed_states(self.rnn, e, lengths)

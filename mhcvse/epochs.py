@@ -37,9 +37,11 @@ def same_bits(
     if not cfg.deterministic: yield; return
     if torch.device(device).type == 'cuda' and os.environ.get(WORKSPACE) not in (':4096:8', ':16:8'):
         if torch.cuda.is_initialized():
-            raise InputError(f"train.deterministic=true, but this process has used the GPU already, and cuBLAS reads {WORKSPACE} only once: restart the kernel, or start with {WORKSPACE}=:4096:8 in the environment.")
+            raise InputError(f"train.deterministic=true, but this process has used the GPU already, and cuBLAS reads {WORKSPACE} only "
+                             f"once: restart the kernel, or start with {WORKSPACE}=:4096:8 in the environment.")
         os.environ[WORKSPACE] = ':4096:8'
-    cudnn, before = torch.backends.cudnn, (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    cudnn, before = torch.backends.cudnn, (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic,
+                                           torch.backends.cudnn.benchmark)
     torch.use_deterministic_algorithms(True); cudnn.deterministic, cudnn.benchmark = True, False
     try: yield
     finally:
@@ -116,7 +118,8 @@ class StepRecorder:
         key = negatives, *(None if x is None else x.shape for x in batch)
         if key not in self.seen:
             self.seen.add(key); parts = self.aside(batch, negatives)
-            return unpack_parts(parts.vector(), list(parts.weights))   # without the graph of the step, which must not stay alive while another is recorded
+            return unpack_parts(parts.vector(),
+                                list(parts.weights))   # without the graph of the step, which must not stay alive while another is recorded
         if key not in self.graphs: self.graphs[key] = self.record(batch, negatives)
         graph, static, out, names = self.graphs[key]
         for s, x in zip(static, batch):
@@ -150,8 +153,10 @@ def record(
         with torch.cuda.graph(graph, recorder.pool, recorder.stream, 'thread_local'):   # the thread that prepares the next batch goes on
             try: out = (parts := recorder.trainer.descend(static, negatives)).vector()
             except RuntimeError as e: cause = str(e); raise
-    except RuntimeError as e:   # after this torch may hold streams and random numbers that are still recording: nothing goes on in this process
-        raise InputError(f"a step could not be recorded ({(cause or str(e)).splitlines()[0]}). train.record=false does without, in less memory and slower; if memory was short, a smaller train.batch_size helps too.") from None
+    except RuntimeError as e:
+        # after this torch may hold streams and random numbers that are still recording: nothing goes on in this process
+        raise InputError(f"a step could not be recorded ({(cause or str(e)).splitlines()[0]}). train.record=false does without, in less "
+                         "memory and slower; if memory was short, a smaller train.batch_size helps too.") from None
     finally:
         text.padded = False
         if collects: gc.enable()
@@ -335,7 +340,9 @@ def halve_batch(
     if not trainer.cfg.train.halve_batch or size < 4:
         t = trainer.cfg.train
         helps = [f'train.batch_size={size//2}']*(size > 3) + ['train.precision=bfloat16']*(t.precision == 'float32') + ['train.half_features=true']*(not t.half_features) + ['a smaller model.embed_dim']
-        raise InputError(f"{where}. Less is needed with {' or '.join(filter(None, (', '.join(helps[:-1]), helps[-1])))}" + ('.' if size < 4 or t.halve_batch else '; with train.halve_batch=true the same run goes on with half of the batch.'))
+        raise InputError(f"{where}. Less is needed with {' or '.join(filter(None, (', '.join(helps[:-1]), helps[-1])))}"
+                         + ('.' if size < 4 or t.halve_batch else '; with train.halve_batch=true the same run goes on with half of '
+                             'the batch.'))
     print(f'{where}: going on with {size//2}.')
     set_batch(trainer, size//2)
     at.step = -(-at.step*size//(size//2))

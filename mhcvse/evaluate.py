@@ -117,8 +117,10 @@ def result_text(
     def number(label, name):
         ends = r.intervals.get(name)
         return f'{label} {flat(r.metrics)[name]:.1f}' + (' [{:.1f}, {:.1f}]'.format(*ends) if ends else '')
-    rows = [[number(k, f'{way} {k}') for k in (f'R@{n}' for n in KS)] + [f"median rank {r.metrics[way]['medr']:g}"] for way in ('i2t', 't2i')]
-    return '\n'.join([r.protocol, *('  '.join([way, *row]) for way, row in zip(('image to text', 'text to image'), rows)), '  '.join(number(k, k) for k in ('rSum', 'mR'))])
+    rows = [[number(k, f'{way} {k}') for k in (f'R@{n}' for n in KS)] + [f"median rank {r.metrics[way]['medr']:g}"]
+            for way in ('i2t', 't2i')]
+    return '\n'.join([r.protocol, *('  '.join([way, *row]) for way, row in zip(('image to text', 'text to image'), rows)),
+                      '  '.join(number(k, k) for k in ('rSum', 'mR'))])
 
 # %% ../nbs/33_evaluate.ipynb #8700856e
 @dataclass
@@ -219,7 +221,8 @@ def fold_numbers(
     "(I,) the fold of each image: contiguous parts of equal size."
     if folds < 1 or n_images % folds or n_images < 2*folds:
         near = [f for f in range(1, n_images//2 + 1) if n_images % f == 0]
-        raise InputError(f"folds={folds}: {n_images} images do not divide into {folds} equal parts of two or more: give {'one of ' + ', '.join(map(str, near[:12])) + ', or ' if near else ''}another split.")
+        raise InputError(f"folds={folds}: {n_images} images do not divide into {folds} equal parts of two or more: "
+                         f"give {'one of ' + ', '.join(map(str, near[:12])) + ', or ' if near else ''}another split.")
     return torch.arange(n_images)//(n_images//folds)
 
 # %% ../nbs/33_evaluate.ipynb #faf536fa

@@ -179,8 +179,10 @@ def check_sources(
     "Raise `InputError` unless there are one or two, of the same split of the same data."
     if not 1 <= len(sources) <= 2: raise InputError(f'explore: {len(sources)} runs were given: give one, or two to compare.')
     a, b = sources[0].split, sources[-1].split
-    if a.store.hash != b.store.hash or a.name != b.name: raise InputError(f"explore: {sources[0].name} is on {a} and {sources[-1].name} on {b}: runs are compared on the same images.")
-    if sources[0].name == sources[-1].name and len(sources) > 1: sources[0].name, sources[1].name = (f'{s.name} {x}' for s, x in zip(sources, 'AB'))
+    if a.store.hash != b.store.hash or a.name != b.name:
+        raise InputError(f"explore: {sources[0].name} is on {a} and {sources[-1].name} on {b}: runs are compared on the same images.")
+    if sources[0].name == sources[-1].name and len(sources) > 1:
+        sources[0].name, sources[1].name = (f'{s.name} {x}' for s, x in zip(sources, 'AB'))
 
 # %% ../nbs/61_explore.ipynb #0e608c8c
 def filters(
@@ -189,7 +191,9 @@ def filters(
     "name -> function from (S, N) whether each of S runs missed each of N queries to the (N,) that are kept."
     both = len(names) > 1
     out = {'all': lambda m: torch.ones_like(m[0]), 'missed' if not both else f'missed by {names[0]}': lambda m: m[0]}
-    if both: out |= {f'missed by {names[1]}': lambda m: m[1], f'missed by {names[0]} only': lambda m: m[0] & ~m[1], f'missed by {names[1]} only': lambda m: m[1] & ~m[0], 'missed by both': lambda m: m.all(0)}
+    if both:
+        out |= {f'missed by {names[1]}': lambda m: m[1], f'missed by {names[0]} only': lambda m: m[0] & ~m[1],
+                f'missed by {names[1]} only': lambda m: m[1] & ~m[0], 'missed by both': lambda m: m.all(0)}
     return out
 
 # %% ../nbs/61_explore.ipynb #33ef6243
@@ -335,7 +339,8 @@ def mark(
 # %% ../nbs/61_explore.ipynb #3761f362
 def query_bar():
     "Where a sentence is typed: Enter or the button asks."
-    text = W.Text(description='Sentence', placeholder='Describe a picture, then press Enter', continuous_update=False, style=dict(description_width='auto'), layout=dict(flex='1 1 320px', width='auto'))
+    text = W.Text(description='Sentence', placeholder='Describe a picture, then press Enter', continuous_update=False,
+                  style=dict(description_width='auto'), layout=dict(flex='1 1 320px', width='auto'))
     go = button('Search', 'Find the images for the sentence', 'mh-small')
     return SimpleNamespace(text=text, go=go, box=row(text, go, kind='mh-bar-row'))
 
@@ -346,11 +351,14 @@ def step_bar(
     "What is stepped through: captions or images, which of them, and where one is."
     side = W.Dropdown(description='Step through', options=SIDES, style=dict(description_width='auto'), layout=dict(width='200px'))
     keep = W.Dropdown(description='keep', options=list(keeps), style=dict(description_width='auto'), layout=dict(width='260px'))
-    limit = W.BoundedIntText(5, min=1, max=10**9, description='rank below K =', style=dict(description_width='auto'), layout=dict(width='160px'))
+    limit = W.BoundedIntText(5, min=1, max=10**9, description='rank below K =', style=dict(description_width='auto'),
+                             layout=dict(width='160px'))
     back, on = (button(t, d, 'mh-small') for t, d in (('◀ Previous', 'Previous'), ('Next ▶', 'Next')))
-    place = W.IntSlider(1, min=1, max=1, continuous_update=False, readout=False, tooltip='Where, among what is kept', layout=dict(flex='1 1 160px', width='auto'))
+    place = W.IntSlider(1, min=1, max=1, continuous_update=False, readout=False, tooltip='Where, among what is kept',
+                        layout=dict(flex='1 1 160px', width='auto'))
     where = W.HTML()
-    return SimpleNamespace(side=side, keep=keep, limit=limit, back=back, on=on, place=place, where=where, box=W.VBox([row(side, keep, limit, kind='mh-bar-row'), row(back, place, on, where, kind='mh-bar-row')]))
+    return SimpleNamespace(side=side, keep=keep, limit=limit, back=back, on=on, place=place, where=where,
+                           box=W.VBox([row(side, keep, limit, kind='mh-bar-row'), row(back, place, on, where, kind='mh-bar-row')]))
 
 # %% ../nbs/61_explore.ipynb #11bea92d
 def panel(
@@ -368,7 +376,8 @@ def panel(
     details = row(seen, read, kind='mh-details')
     box = W.VBox([about, pictures, row(*thumbs, kind='mh-thumbs'), details])
     box.add_class('mh-run')
-    return SimpleNamespace(source=source, about=about, pictures=pictures, thumbs=thumbs, lines=lines, heads=heads, look=look, marks=marks, details=details, box=box, seen=None)
+    return SimpleNamespace(source=source, about=about, pictures=pictures, thumbs=thumbs, lines=lines, heads=heads, look=look, marks=marks,
+                           details=details, box=box, seen=None)
 
 # %% ../nbs/61_explore.ipynb #5dfcd97b
 def hit_text(
@@ -393,7 +402,8 @@ def show_results(
         uri, text = state.uri(h.image), hit_text(h, right)
         if uri: styles.append(f'.mh-app .{own}{{background-image:url({uri})}}')
         with b.hold_sync():
-            b.description, b.tooltip = (text if uri else f'{text} {h.name}'), f'{h.name}: rank {h.rank}, score {h.score:.3f}' + (', right' if h.image in right else ', wrong' if right else '')
+            b.description, b.tooltip = (text if uri else f'{text} {h.name}'), f'{h.name}: rank {h.rank}, score {h.score:.3f}' + (', right'
+                if h.image in right else ', wrong' if right else '')
             b.layout.display = None
             mark(b, good=h.image in right, wrong=bool(right) and h.image not in right, chosen=h.image == state.image, named=uri is None)
     for b in p.thumbs[len(hits):]: b.layout.display = 'none'
@@ -475,7 +485,8 @@ class Explorer:
         self.panels, self.note = [panel(s, k) for s in sources], W.HTML()
         split = self.state.split
         demo = ' (a demonstration)' if split.store.kind == 'demonstration' else ''
-        head = W.HTML(f'{CSS}<h3>Explorer<small>{esc(split.store.name)}{demo}, {esc(split.name)}: {split.n_images:,} images, {split.n_captions:,} captions</small></h3>')
+        head = W.HTML(f'{CSS}<h3>Explorer<small>{esc(split.store.name)}{demo}, {esc(split.name)}: {split.n_images:,} images, '
+                      f'{split.n_captions:,} captions</small></h3>')
         runs = row(*(p.box for p in self.panels), kind='mh-runs')
         if len(sources) > 1: runs.add_class('mh-two')
         self.view = W.VBox([head, self.query.box, self.steps.box, self.note, runs])

@@ -28,7 +28,8 @@ from .report import COLORS, COLUMNS, TABLE_1, embed_texts, literal, measured_int
 
 # %% ../nbs/54_figures.ipynb #a30fadb3
 COLUMN, PAGE = 3.3, 6.9 # inches
-SYSTEMS = [(COLORS['fused'], '-', 'o'), (COLORS['instance'], '--', 's'), (COLORS['kl'], '-.', '^'), (COLORS['plain'], ':', 'D')] # colour, dash and mark of the first, second, … system
+SYSTEMS = [(COLORS['fused'], '-', 'o'), (COLORS['instance'], '--', 's'), (COLORS['kl'], '-.', '^'),
+           (COLORS['plain'], ':', 'D')] # colour, dash and mark of the first, second, … system
 
 # %% ../nbs/54_figures.ipynb #2e365ef3
 def pick_queries(
@@ -62,7 +63,9 @@ def as_named(
     "name -> `Ranking`; `InputError` unless all are of the same images and captions."
     named = rankings if isinstance(rankings, dict) else {'': rankings}
     sets = {(r.ts.split.store.hash, r.ts.split.name, tuple(r.ts.split.images.tolist())): n for n, r in named.items()}
-    if len(sets) > 1: raise InputError(f"{' and '.join(map(repr, sets.values()))} were ranked on different images or captions: rank them on one split of one store, load_run(path, store=Store(…)).")
+    if len(sets) > 1:
+        raise InputError(f"{' and '.join(map(repr, sets.values()))} were ranked on different images or captions: "
+                         "rank them on one split of one store, load_run(path, store=Store(…)).")
     return named
 
 # %% ../nbs/54_figures.ipynb #b1020a92
@@ -120,7 +123,9 @@ def show_images(
             fig.text(.01, 1 - (row*n + .27)/(row*len(queries)), literal(split.captions[q], 62, 2), va='bottom', fontsize=7, linespacing=1.1)
             for m, (name, r) in enumerate(named.items()):
                 y = row*n + .3 + (size + .13)*m
-                if name: fig.text(.01, 1 - (y + size/2)/(row*len(queries)), literal(name, 11, 2) + f"\nrank {r.ranks['t2i'][q]}", va='center', fontsize=6, style='italic')
+                if name:
+                    fig.text(.01, 1 - (y + size/2)/(row*len(queries)), literal(name, 11, 2) + f"\nrank {r.ranks['t2i'][q]}", va='center',
+                             fontsize=6, style='italic')
                 for j, a in enumerate(r.best('t2i', q, k)):
                     ax = place(fig, left + .05 + size*j, y, size - .07, size - .07)
                     picture(ax, split, a.index, a.right); ax.set_xlabel(f"{'✓' if a.right else '✗'} {a.score:.2f}", fontsize=6, labelpad=3)
@@ -156,12 +161,16 @@ def show_curves(
                 x, y = curve(runs, w)
                 ends = np.array([seed_interval(v) for v in y.T]) if len(y) > 1 else None
                 for v in y[:len(y) if len(y) > 1 else 0]: ax.plot(x, v, color=color, lw=.6, alpha=.6)
-                ax.plot(x, y.mean(0), color=color, ls=dash, marker=mark, ms=2.5, lw=1.4, label=literal(f"{name} ({len(y)} seed{'s' if len(y) > 1 else ''})"))
+                ax.plot(x, y.mean(0), color=color, ls=dash, marker=mark, ms=2.5, lw=1.4,
+                        label=literal(f"{name} ({len(y)} seed{'s' if len(y) > 1 else ''})"))
                 if ends is not None: ax.fill_between(x, ends[:, 2], ends[:, 3], color=color, alpha=.2, lw=0)
             values = np.concatenate([curve(r, w)[1].ravel() for r in systems.values()])
             far, pad = values.min() > 0 and values.max() > 20*values.min(), .15*np.ptp(values) or 1
-            if far: ax.set_yscale('log'); ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter='{x:g}') # the warm-up is over all negatives
-            ax.set_ylim(*((values.min()/1.5, values.max()*1.5) if far else (values.min() - pad, values.max() + pad))) # two seeds have an interval that would hide the curves
+            if far:
+                ax.set_yscale('log'); ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(),
+                                                   major_formatter='{x:g}') # the warm-up is over all negatives
+            ax.set_ylim(*((values.min()/1.5, values.max()*1.5) if far else (values.min() - pad,
+                values.max() + pad))) # two seeds have an interval that would hide the curves
             ax.set_ylabel(w.replace('dev.', 'validation ').replace('loss.', 'loss: ').replace('.', ' '))
         axes[-1, 0].set_xlabel('epoch'); axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
         axes[0, 0].legend(fontsize=6.5, loc='best')
@@ -180,12 +189,17 @@ def show_similarity(
     with styled(size=7):
         fig = plt.figure(figsize=(COLUMN, 3.0))
         ax, bar = place(fig, .42, .25, 2.2, 2.2), place(fig, 2.68, .25, .08, 2.2)
-        fig.colorbar(ax.imshow(s, cmap='cividis'), cax=bar).set_label('score', labelpad=1); bar.grid(False); bar.tick_params(labelsize=6, length=2, pad=1)
-        ax.set(xlabel='their first captions', ylabel='images', xticks=range(len(images)), yticks=range(len(images)), xticklabels=[''.join(str(c)) for c in first], yticklabels=images); ax.grid(False)
+        fig.colorbar(ax.imshow(s, cmap='cividis'), cax=bar).set_label('score', labelpad=1); bar.grid(False); bar.tick_params(labelsize=6,
+            length=2, pad=1)
+        ax.set(xlabel='their first captions', ylabel='images', xticks=range(len(images)), yticks=range(len(images)),
+               xticklabels=[''.join(str(c)) for c in first], yticklabels=images); ax.grid(False)
         ax.tick_params(axis='x', rotation=90, labelsize=6); ax.tick_params(axis='y', labelsize=6)
-        ax.scatter(range(len(images)), range(len(images)), 40, facecolors='none', edgecolors='white', linewidths=1.2, label='belongs together')
-        ax.scatter(s.argmax(1), range(len(images)), 10, marker='D', color='white', edgecolors='black', linewidths=.5, label='highest of its row')
-        ax.legend(loc='lower left', bbox_to_anchor=(-.02, 1.01), ncols=2, fontsize=6.5, facecolor='#555555', framealpha=1, frameon=True, labelcolor='white', handletextpad=.3)
+        ax.scatter(range(len(images)), range(len(images)), 40, facecolors='none', edgecolors='white', linewidths=1.2,
+                   label='belongs together')
+        ax.scatter(s.argmax(1), range(len(images)), 10, marker='D', color='white', edgecolors='black', linewidths=.5,
+                   label='highest of its row')
+        ax.legend(loc='lower left', bbox_to_anchor=(-.02, 1.01), ncols=2, fontsize=6.5, facecolor='#555555', framealpha=1, frameon=True,
+                  labelcolor='white', handletextpad=.3)
     return fig
 
 # %% ../nbs/54_figures.ipynb #4ca3a93b
@@ -212,12 +226,17 @@ def show_recalls(
             row = measured_row(results)
             y = np.array([row[c] for c in COLUMNS])
             ends = np.array([measured_interval(results, c) if results[0].intervals else (np.nan,)*2 for c in COLUMNS]).T
-            ax.bar(np.arange(6) + (j - (n - 1)/2)*.8/n, y, .8/n, color=color, yerr=np.abs(ends - y).clip(0), ecolor=plt.rcParams['text.color'], error_kw=dict(lw=.8), label=literal(f"measured: {name}, {len(results)} seed{'s' if len(results) > 1 else ''}"))
+            ax.bar(np.arange(6) + (j - (n - 1)/2)*.8/n, y, .8/n, color=color, yerr=np.abs(ends - y).clip(0),
+                   ecolor=plt.rcParams['text.color'], error_kw=dict(lw=.8), label=literal(f"measured: {name}, {len(results)} "
+                       f"seed{'s' if len(results) > 1 else ''}"))
         for j, (name, hatch) in enumerate(zip(reported, ('////', '....', 'xxxx', '\\\\\\\\')*n), len(measured)):
             y = [np.nan if v is None else v for v in TABLE_1[name][:6]]
-            ax.bar(np.arange(6) + (j - (n - 1)/2)*.8/n, y, .8/n, facecolor='none', edgecolor=COLORS['plain'], hatch=hatch, lw=.8, label=f'reported: {name}')
-        ax.set(xticks=range(6), xticklabels=[c.replace(' ', '\n') for c in COLUMNS], ylabel='recall (%)', ylim=(0, 100), xlim=(-.5, 5.5)); ax.grid(axis='x', visible=False)
-        ax.legend(loc='lower left', bbox_to_anchor=(-.18, 1.02), fontsize=6.5, ncols=1, title=title, title_fontsize=6.5, alignment='left', borderpad=0)
+            ax.bar(np.arange(6) + (j - (n - 1)/2)*.8/n, y, .8/n, facecolor='none', edgecolor=COLORS['plain'], hatch=hatch, lw=.8,
+                   label=f'reported: {name}')
+        ax.set(xticks=range(6), xticklabels=[c.replace(' ', '\n') for c in COLUMNS], ylabel='recall (%)', ylim=(0, 100),
+               xlim=(-.5, 5.5)); ax.grid(axis='x', visible=False)
+        ax.legend(loc='lower left', bbox_to_anchor=(-.18, 1.02), fontsize=6.5, ncols=1, title=title, title_fontsize=6.5, alignment='left',
+                  borderpad=0)
     return fig
 
 # %% ../nbs/54_figures.ipynb #da972707
@@ -241,17 +260,24 @@ def show_concept(
     near = sorted({*takes, *gives}, key=lambda w: -max(takes.get(w, 0), gives.get(w, 0)))
     count, shown = dict(zip(graph.words, graph.counts)), near[:k]
     with styled(size=7):
-        fig = plt.figure(figsize=(COLUMN, 2.9)); ax = place(fig, 0, 0, COLUMN, 2.6); ax.axis('off'); ax.set(xlim=(-1.75, 1.75), ylim=(-1.38, 1.38))
-        spots = {w: (1.12*np.cos(a), 1.12*np.sin(a)) for w, a in zip(shown, np.linspace(0, 2*np.pi, max(len(shown), 1), endpoint=False))} | {word: (0, 0)}
+        fig = plt.figure(figsize=(COLUMN, 2.9)); ax = place(fig, 0, 0, COLUMN, 2.6); ax.axis('off'); ax.set(xlim=(-1.75, 1.75),
+            ylim=(-1.38, 1.38))
+        spots = {w: (1.12*np.cos(a), 1.12*np.sin(a)) for w, a in zip(shown, np.linspace(0, 2*np.pi, max(len(shown), 1),
+            endpoint=False))} | {word: (0, 0)}
         for links, color, dash, bend in ((takes, COLORS['fused'], '-', .12), (gives, COLORS['wrong'], '--', .12)):
             for w in (w for w in shown if w in links):
                 ends = (spots[w], spots[word]) if links is takes else (spots[word], spots[w])
-                ax.annotate('', ends[1], ends[0], arrowprops=dict(arrowstyle='-|>', color=color, ls=dash, lw=.5 + 1.5*links[w]/max(links.values()), shrinkA=13, shrinkB=13, connectionstyle=f'arc3,rad={bend}', mutation_scale=7))
+                ax.annotate('', ends[1], ends[0], arrowprops=dict(arrowstyle='-|>', color=color, ls=dash,
+                    lw=.5 + 1.5*links[w]/max(links.values()), shrinkA=13, shrinkB=13, connectionstyle=f'arc3,rad={bend}', mutation_scale=7))
         for w, (x, y) in spots.items():
-            ax.text(x, y, literal(f'{w}', 14, 1) + f'\n{count[w]:,}', ha='center', va='center', fontsize=7 if w == word else 6.5, weight='bold' if w == word else None, linespacing=1.05,
-                    bbox=dict(boxstyle='round,pad=.25', fc=plt.rcParams['figure.facecolor'], ec=plt.rcParams['axes.edgecolor'], lw=1.2 if w == word else .6))
+            ax.text(x, y, literal(f'{w}', 14, 1) + f'\n{count[w]:,}', ha='center', va='center', fontsize=7 if w == word else 6.5,
+                    weight='bold' if w == word else None, linespacing=1.05,
+                    bbox=dict(boxstyle='round,pad=.25', fc=plt.rcParams['figure.facecolor'], ec=plt.rcParams['axes.edgecolor'],
+                              lw=1.2 if w == word else .6))
         few = f'{len(shown)} of {len(near)} neighbours' if near else 'no neighbour: it stands alone'
-        fig.text(.01, .01, f'blue, solid: “{literal(word, 14, 1)}” takes from it; orange, dashed: it takes from “{literal(word, 14, 1)}”\nnumbers: training captions that hold the word; {few}', va='bottom', fontsize=6, linespacing=1.15)
+        fig.text(.01, .01, f'blue, solid: “{literal(word, 14, 1)}” takes from it; orange, dashed: it takes from '
+                           f'“{literal(word, 14, 1)}”\nnumbers: training captions that hold the word; {few}', va='bottom', fontsize=6,
+                           linespacing=1.15)
     return fig
 
 # %% ../nbs/54_figures.ipynb #db291a28
@@ -289,7 +315,8 @@ def show_concepts(
         for x, side, color in ((1.0, 'image', COLORS['fused']), (2.15, 'caption', COLORS['instance'])):
             ax = place(fig, x, 1.02, 1.05, h)
             ax.barh(range(len(top)), 100*top[side], .75, color=color); ax.grid(axis='y', visible=False)
-            ax.set(yticks=range(len(top)), yticklabels=[literal(w, 16, 1) + (' •' if n else '  ') for w, n in zip(top.index, top.named)] if side == 'image' else [], ylim=(-.6, len(top) - .4))
+            ax.set(yticks=range(len(top)), yticklabels=[literal(w, 16, 1) + (' •' if n else '  ') for w, n in zip(top.index, top.named)]
+                   if side == 'image' else [], ylim=(-.6, len(top) - .4))
             ax.set_title(f'share in the {side} (%)', fontsize=6.5, pad=2); ax.tick_params(labelsize=6.5, length=2)
         fig.text(.02, .01, '•  named in\n    the caption', fontsize=6, va='bottom')
     return fig
@@ -329,10 +356,12 @@ def gather_attention(
     batches, # of (weights as the heads return them, mask or None)
 ):
     "`Attention` of batches whose N may differ, padded to the longest."
-    parts = [(head_maps(a, m).float().cpu(), torch.ones(len(a), a.shape[-1]).bool() if m is None else m.cpu(), head_entropy(a, m).float().cpu()) for a, m in batches]
+    parts = [(head_maps(a, m).float().cpu(), torch.ones(len(a), a.shape[-1]).bool() if m is None else m.cpu(),
+              head_entropy(a, m).float().cpu()) for a, m in batches]
     n = max(m.shape[1] for _, m, _ in parts)
     pad = lambda x: torch.nn.functional.pad(x, (0, n - x.shape[-1]))
-    return Attention(torch.cat([pad(a) for a, *_ in parts]), torch.cat([pad(m) for _, m, _ in parts]), torch.cat([e.view(len(e), -1) for *_, e in parts]))
+    return Attention(torch.cat([pad(a) for a, *_ in parts]), torch.cat([pad(m) for _, m, _ in parts]),
+                     torch.cat([e.view(len(e), -1) for *_, e in parts]))
 
 # %% ../nbs/54_figures.ipynb #d8a544cd
 def image_attention(
@@ -377,8 +406,10 @@ def draw_regions(
     order = np.argsort(-np.asarray(shares), kind='stable')[:3]
     for j in order[::-1]:
         x, y, u, v = boxes[j]
-        for color, lw in (('black', 2.2), ('white', 1.1)): ax.add_patch(Rectangle((x, y), u - x, v - y, fill=False, ec=color, lw=lw*(.3 + .7*shares[j]/top), clip_on=True))
-    ax.text(max(x, 0), max(y, 0), f'{100*shares[order[0]]:.0f}', fontsize=5.5, va='bottom' if y > .12*h else 'top', color='white', bbox=dict(boxstyle='square,pad=.1', fc='black', ec='none', alpha=.7))
+        for color, lw in (('black', 2.2), ('white', 1.1)):
+            ax.add_patch(Rectangle((x, y), u - x, v - y, fill=False, ec=color, lw=lw*(.3 + .7*shares[j]/top), clip_on=True))
+    ax.text(max(x, 0), max(y, 0), f'{100*shares[order[0]]:.0f}', fontsize=5.5, va='bottom' if y > .12*h else 'top', color='white',
+            bbox=dict(boxstyle='square,pad=.1', fc='black', ec='none', alpha=.7))
     ax.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0)); ax.grid(False)
 
 # %% ../nbs/54_figures.ipynb #507ff18a
@@ -400,7 +431,9 @@ def show_attention(
         for k, (ax, m) in enumerate(zip(axes[1:], maps)):
             if boxes is not None: draw_regions(ax, split, i, m, maps.max())
             else:
-                ax.bar(range(len(m)), 100*m, color=COLORS['fused']); ax.set(xticks=[], ylim=(0, 100*maps.max())); ax.tick_params(labelsize=5, pad=-8, length=0); ax.set_xlabel('regions', fontsize=6, labelpad=1)
+                ax.bar(range(len(m)), 100*m, color=COLORS['fused']); ax.set(xticks=[],
+                    ylim=(0, 100*maps.max())); ax.tick_params(labelsize=5, pad=-8, length=0); ax.set_xlabel('regions', fontsize=6,
+                        labelpad=1)
             ax.set_title(f'head {k + 1}: {a.entropy[0, k]:.2f}' if n > 1 else f'attention: {a.entropy[0, k]:.2f}', fontsize=6.5, pad=2)
     return fig
 
@@ -417,9 +450,11 @@ def show_word_attention(
         room = .2 + .055*max(min(len(w), 18) for w in known)
         fig = plt.figure(figsize=(COLUMN, .22 + .16*len(m) + room))
         ax, bar = place(fig, .5, .22, 2.1, .16*len(m)), place(fig, 2.68, .22, .08, .16*len(m))
-        fig.colorbar(ax.imshow(m, cmap='cividis', aspect='auto', vmin=0), cax=bar).set_label('share (%)', fontsize=6.5); bar.grid(False); bar.tick_params(labelsize=6)
+        fig.colorbar(ax.imshow(m, cmap='cividis', aspect='auto', vmin=0), cax=bar).set_label('share (%)',
+            fontsize=6.5); bar.grid(False); bar.tick_params(labelsize=6)
         ax.set(xticks=range(len(words)), yticks=range(len(m))); ax.grid(False)
-        ax.set_xticklabels([literal(w, 18, 1) for w in known], rotation=60, ha='right', rotation_mode='anchor', fontsize=6 if len(words) < 16 else 4.5)
+        ax.set_xticklabels([literal(w, 18, 1) for w in known], rotation=60, ha='right', rotation_mode='anchor',
+                           fontsize=6 if len(words) < 16 else 4.5)
         ax.set_yticklabels([f'{k + 1}: {e:.2f}' for k, e in enumerate(a.entropy[0].tolist())], fontsize=6.5)
         ax.set_title('head: its entropy' if len(m) > 1 else 'attention: its entropy', loc='left', fontsize=6.5, pad=3, x=-.22)
     return fig
@@ -433,7 +468,8 @@ def head_table(
     ts, rows = run.task.split(split), {}
     for side, a in (('regions', image_attention(run, ts.split)), ('words', text_attention(run, ts.captions))):
         r = head_redundancy(a.maps, a.mask) if a.maps.shape[1] > 1 else None
-        rows[side] = {'heads': a.maps.shape[1], 'entropy': a.entropy.mean().item(), **{k: getattr(r, k) if r else np.nan for k in ('divergence', 'chance', 'redundancy', 'low', 'high')}}
+        rows[side] = {'heads': a.maps.shape[1], 'entropy': a.entropy.mean().item(),
+                      **{k: getattr(r, k) if r else np.nan for k in ('divergence', 'chance', 'redundancy', 'low', 'high')}}
     return pd.DataFrame.from_dict(rows, orient='index')
 
 # %% ../nbs/54_figures.ipynb #afffcdac
@@ -442,11 +478,14 @@ def silence_table(
     split='dev', # which split
 ):
     "mR without one head of a side, minus mR with all."
-    if run.cfg.model.attention != 'multihead': raise InputError(f"silence_table: this run's attention is '{run.cfg.model.attention}', which has no heads.")
+    if run.cfg.model.attention != 'multihead':
+        raise InputError(f"silence_table: this run's attention is '{run.cfg.model.attention}', which has no heads.")
     whole = run.evaluate(split, resamples=0).metrics['mR']
     def without(head, h):
         with silenced(head.pool.attend, h): return run.evaluate(split, resamples=0).metrics['mR'] - whole
-    return pd.DataFrame({side: [without(head, h) for h in range(run.cfg.model.heads)] for side, head in (('image', run.model.image_head), ('text', run.model.text_head))}, index=[f'head {h + 1}' for h in range(run.cfg.model.heads)])
+    return pd.DataFrame({side: [without(head, h) for h in range(run.cfg.model.heads)]
+                         for side, head in (('image', run.model.image_head), ('text', run.model.text_head))},
+                         index=[f'head {h + 1}' for h in range(run.cfg.model.heads)])
 
 # %% ../nbs/54_figures.ipynb #74905fd5
 def show_heads(
@@ -463,10 +502,12 @@ def show_heads(
         for k, (side, a) in enumerate(both.items()):
             r, ax = head_redundancy(a.maps, a.mask), place(fig, .3 + 1.45*k, .42, 1.25, 1.25)
             im = ax.imshow(r.pairs.numpy(), cmap='cividis', vmin=0, vmax=1); ax.grid(False)
-            ax.set(xticks=range(n), yticks=range(n), xticklabels=range(1, n + 1), yticklabels=range(1, n + 1)); ax.tick_params(labelsize=6, length=2)
+            ax.set(xticks=range(n), yticks=range(n), xticklabels=range(1, n + 1), yticklabels=range(1, n + 1)); ax.tick_params(labelsize=6,
+                length=2)
             ax.set_title(f'{side}: redundancy {say(r.redundancy)}\n({say(r.low)} to {say(r.high)})', fontsize=6.5, pad=3)
             e = place(fig, .3 + 1.45*k, 2.0, 1.25, .4)
-            e.bar(range(n), a.entropy.mean(0).numpy(), color=COLORS['fused']); e.set(xlim=(-.5, n - .5), ylim=(0, 1), yticks=[0, 1], xticks=range(n), xticklabels=range(1, n + 1)); e.tick_params(labelsize=6, length=2); e.grid(axis='x', visible=False)
+            e.bar(range(n), a.entropy.mean(0).numpy(), color=COLORS['fused']); e.set(xlim=(-.5, n - .5), ylim=(0, 1), yticks=[0, 1],
+                xticks=range(n), xticklabels=range(1, n + 1)); e.tick_params(labelsize=6, length=2); e.grid(axis='x', visible=False)
             e.set_xlabel('head', fontsize=6.5, labelpad=1)
             if not k: e.set_ylabel('entropy', fontsize=6.5, labelpad=1); ax.set_ylabel('head', fontsize=6.5, labelpad=1)
         bar = place(fig, 3.02, .42, .07, 1.25); fig.colorbar(im, cax=bar); bar.tick_params(labelsize=6, length=2, pad=1); bar.grid(False)

@@ -51,7 +51,9 @@ def logit(
     weight, # strictly between 0 and 1
 ):
     "The number whose sigmoid is `weight`; an `InputError` at 0 and 1, which a sigmoid never reaches."
-    if not 0 < weight < 1: raise InputError(f"fusion_weight={weight!r} should lie between 0 and 1, both excluded, for a fusion that learns it through a sigmoid; fusion='fixed' takes any share.")
+    if not 0 < weight < 1:
+        raise InputError(f"fusion_weight={weight!r} should lie between 0 and 1, both excluded, for a fusion that learns it through a "
+                         "sigmoid; fusion='fixed' takes any share.")
     return math.log(weight/(1 - weight))
 
 # %% ../nbs/24_fusion.ipynb #f93ed645
@@ -151,7 +153,9 @@ class Fusion(nn.Module):
         consensus, # (B, D) unit length
     ):
         "(B, D) fused embedding, unit length."
-        if instance.shape != consensus.shape: raise InputError(f"fusion: instance {tuple(instance.shape)} and consensus {tuple(consensus.shape)} should be of one shape, (B, D).")
+        if instance.shape != consensus.shape:
+            raise InputError(f"fusion: instance {tuple(instance.shape)} and consensus {tuple(consensus.shape)} should be of one "
+                             "shape, (B, D).")
         a, b = self.parts(instance, consensus)
         return unit(a + b)
 

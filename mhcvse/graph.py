@@ -39,9 +39,11 @@ def check_graph(
 ):
     "Raise `InputError` unless `nodes` is (C, `node_dim`) and `adj` is (C, C)."
     if nodes.ndim != 2 or nodes.shape[1] != node_dim:
-        raise InputError(f"nodes: expected (C, {node_dim}), got {tuple(nodes.shape)}. Build the encoder with node_dim={nodes.shape[-1]}, or the graph with vectors of size {node_dim}.")
+        raise InputError(f"nodes: expected (C, {node_dim}), got {tuple(nodes.shape)}. Build the encoder with node_dim={nodes.shape[-1]}, "
+                         f"or the graph with vectors of size {node_dim}.")
     if adj.shape != (len(nodes), len(nodes)):
-        raise InputError(f"adj: expected ({len(nodes)}, {len(nodes)}) for {len(nodes)} concepts, got {tuple(adj.shape)}. Take nodes and adj from the same graph.")
+        raise InputError(f"adj: expected ({len(nodes)}, {len(nodes)}) for {len(nodes)} concepts, got {tuple(adj.shape)}. "
+                         "Take nodes and adj from the same graph.")
 
 # %% ../nbs/22_graph.ipynb #1441d287
 class ConceptEncoder(nn.Module):

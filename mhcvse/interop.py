@@ -107,8 +107,10 @@ def check_tensor(
     "Raise `InputError` unless `x` is an ordinary tensor, all there, with finite numbers."
     if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.device.type != 'cpu' or x.is_quantized:
         raise InputError(f"{where} is of type {type(x).__name__} and should be an ordinary tensor: this is no checkpoint of CVSE.")
-    if x.untyped_storage().nbytes() < x.numel()*x.element_size(): raise InputError(f"{where} has shape {tuple(x.shape)} and fewer numbers in the file: it is damaged, fetch it again.")
-    if x.is_floating_point() and not x.isfinite().all(): raise InputError(f"{where} holds NaN or infinity: training went wrong there, take an earlier checkpoint.")
+    if x.untyped_storage().nbytes() < x.numel()*x.element_size():
+        raise InputError(f"{where} has shape {tuple(x.shape)} and fewer numbers in the file: it is damaged, fetch it again.")
+    if x.is_floating_point() and not x.isfinite().all():
+        raise InputError(f"{where} holds NaN or infinity: training went wrong there, take an earlier checkpoint.")
 
 # %% ../nbs/35_interop.ipynb #ce8852aa
 @dataclass
@@ -150,17 +152,22 @@ def checkpoint_sizes(
     ckpt, # `Checkpoint`
 ):
     "D, F, V (vocabulary), W (word embedding), E (node vector), G (between the graph layers), C and R (None without batch norms) of a checkpoint."
-    shapes = [ckpt.get(part, name).shape for part, name in (('image encoder', 'fc.weight'), ('text encoder', 'embed.weight'), ('graph', 'gc1.weight'), ('graph', 'adj_all'))]
+    shapes = [ckpt.get(part, name).shape for part, name in (('image encoder', 'fc.weight'), ('text encoder', 'embed.weight'),
+                                                            ('graph', 'gc1.weight'), ('graph', 'adj_all'))]
     norm = ckpt.parts['visual attention'].get('embedding_1.1.weight')
     return dict(zip('DFVWEGC', (*shapes[0], *shapes[1], *shapes[2], shapes[3][0])), R=None if norm is None else len(norm))
 Checkpoint.sizes = checkpoint_sizes
 
 # %% ../nbs/35_interop.ipynb #2b21a718
-SETTINGS = dict(margin='loss.margin', Concept_label_ratio='model.label_ratio', learning_rate='train.lr', lr_update='train.step_epochs', batch_size='train.batch_size', grad_clip='train.grad_norm')
+SETTINGS = dict(margin='loss.margin', Concept_label_ratio='model.label_ratio', learning_rate='train.lr', lr_update='train.step_epochs',
+                batch_size='train.batch_size', grad_clip='train.grad_norm')
 REFUSED = dict( # option -> (the value that is reproduced, what to do about others)
-    feature_fuse_type=('weight_sum', 'train such a fusion here, with model.fusion=concat or adap_sum'), activation_type=('tanh', 'train it again with tanh'),
-    measure=('cosine', 'train it again with cosine'), use_abs=(False, 'train it again without it'), no_imgnorm=(False, 'train it again without it'), no_txtnorm=(False, 'train it again without it'),
-    bi_gru=(True, 'train it again with a bidirectional GRU'), num_layers=(1, 'train it again with one GRU layer'), precomp_enc_type=('basic', 'train it again with basic'),
+    feature_fuse_type=('weight_sum', 'train such a fusion here, with model.fusion=concat or adap_sum'),
+    activation_type=('tanh', 'train it again with tanh'),
+    measure=('cosine', 'train it again with cosine'), use_abs=(False, 'train it again without it'),
+    no_imgnorm=(False, 'train it again without it'), no_txtnorm=(False, 'train it again without it'),
+    bi_gru=(True, 'train it again with a bidirectional GRU'), num_layers=(1, 'train it again with one GRU layer'),
+    precomp_enc_type=('basic', 'train it again with basic'),
     RNN_type=('GRU', 'train it again with a GRU'))
 SIZED = dict(embed_size='D', img_dim='F', vocab_size='V', word_dim='W', input_channel='E', num_attribute='C')
 
@@ -174,7 +181,9 @@ def check_options(
     for k, (want, cure) in REFUSED.items():
         if opt.get(k, want) != want: raise InputError(f"{ckpt.path}: option {k}={opt[k]!r} is not reproduced, only {want!r} is: {cure}.")
     for k, s in SIZED.items():
-        if ckpt.opt.get(k, size[s]) != size[s]: raise InputError(f"{ckpt.path}: option {k}={ckpt.opt[k]!r}, but the tensors have {size[s]}: options and weights are not of one run.")
+        if ckpt.opt.get(k, size[s]) != size[s]:
+            raise InputError(f"{ckpt.path}: option {k}={ckpt.opt[k]!r}, but the tensors have {size[s]}: options and weights are not "
+                             "of one run.")
 
 # %% ../nbs/35_interop.ipynb #be814442
 def cvse_config(
@@ -184,8 +193,10 @@ def cvse_config(
     check_options(ckpt)
     size, opt = ckpt.sizes(), ckpt.opt
     norms = ['embedding_1.1.weight' in ckpt.parts[p] for p in ('visual attention', 'visual consensus')]
-    what = {'model.embed_dim': size['D'], 'model.word_dim': size['W'], 'model.graph_hidden': size['G']/size['D'], 'data.n_concepts': size['C'],
-            'model.memory_norm': 'region' if norms[0] else 'none', 'model.consensus_norm': 'batch' if norms[1] else 'none', **{v: opt[k] for k, v in SETTINGS.items() if k in opt}}
+    what = {'model.embed_dim': size['D'], 'model.word_dim': size['W'], 'model.graph_hidden': size['G']/size['D'],
+            'data.n_concepts': size['C'],
+            'model.memory_norm': 'region' if norms[0] else 'none', 'model.consensus_norm': 'batch' if norms[1] else 'none',
+            **{v: opt[k] for k, v in SETTINGS.items() if k in opt}}
     if 'dropout_rate' in opt: what |= {'model.word_dropout': opt['dropout_rate'], 'model.attention_dropout': opt['dropout_rate']}
     if 'max_violation' in opt: what['loss.negatives'] = 'hardest' if opt['max_violation'] else 'all'
     if 'num_epochs' in opt: what |= {'train.epochs': opt['num_epochs'], 'train.patience': opt['num_epochs']}
@@ -202,7 +213,8 @@ def check_doubles(
             for leaf in ('weight', 'bias'):
                 a, b = (ckpt.parts[part].get(f'{k}.{leaf}') for k in (layer, twin))
                 if a is not None and b is not None and not (a.shape == b.shape and a.dtype == b.dtype and a.equal(b)):
-                    raise InputError(f"{ckpt.path}: '{layer}.{leaf}' and '{twin}.{leaf}' of the {part} differ, and they are one layer: the file was edited, take the original.")
+                    raise InputError(f"{ckpt.path}: '{layer}.{leaf}' and '{twin}.{leaf}' of the {part} differ, and they are one layer: "
+                                     "the file was edited, take the original.")
 
 # %% ../nbs/35_interop.ipynb #79d444b9
 def checkpoint_tensor(
@@ -215,9 +227,12 @@ def checkpoint_tensor(
     if name.endswith('num_batches_tracked') and name not in ckpt.parts[part]: return want  # torch before 0.4.1; nothing depends on it
     x = ckpt.get(part, name, want.ndim)
     if x.shape != want.shape or x.is_floating_point() != want.is_floating_point():
-        raise InputError(f"{ckpt.path}: '{name}' of the {part} is {x.dtype} of shape {tuple(x.shape)}, and the other tensors ask for {want.dtype} of shape {tuple(want.shape)}: the file is damaged, or of a variant that is not reproduced.")
+        raise InputError(f"{ckpt.path}: '{name}' of the {part} is {x.dtype} of shape {tuple(x.shape)}, and the other tensors ask for "
+                         f"{want.dtype} of shape {tuple(want.shape)}: the file is damaged, or of a variant that is not reproduced.")
     if ours != 'adj': return x
-    if (x.sum(1) <= 0).any(): raise InputError(f"{ckpt.path}: row {int((x.sum(1) <= 0).nonzero()[0])} of 'adj_all' sums to 0 or less, and the graph divides by its root: the file is damaged.")
+    if (x.sum(1) <= 0).any():
+        raise InputError(f"{ckpt.path}: row {int((x.sum(1) <= 0).nonzero()[0])} of 'adj_all' sums to 0 or less, and the graph divides by "
+                         "its root: the file is damaged.")
     return normalise(x, transpose=True)
 
 # %% ../nbs/35_interop.ipynb #dea136cb
@@ -231,7 +246,8 @@ def cvse_weights(
     for part, tensors in ckpt.parts.items():
         for name in tensors:
             ours, why = tensor_use(part, name)
-            if not why and ours not in state: raise InputError(f"{ckpt.path}: the {part} has an unknown tensor '{name}', so it is of a variant that is not reproduced.")
+            if not why and ours not in state:
+                raise InputError(f"{ckpt.path}: the {part} has an unknown tensor '{name}', so it is of a variant that is not reproduced.")
     return {k: v if k == 'nodes' else checkpoint_tensor(ckpt, k, v) for k, v in state.items()}
 
 # %% ../nbs/35_interop.ipynb #73d94133
@@ -240,8 +256,10 @@ def checkpoint_report(
 ):
     "A table: what each tensor and each option of a checkpoint became, or why it was left."
     import pandas as pd
-    rows = [(part, name, 'x'.join(map(str, x.shape)) or 'one number', *tensor_use(part, name)) for part, tensors in ckpt.parts.items() for name, x in tensors.items()]
-    became = SETTINGS | dict(dropout_rate='model.word_dropout, model.attention_dropout', max_violation='loss.negatives', num_epochs='train.epochs, train.patience', feature_fuse_type='model.fusion=fixed')
+    rows = [(part, name, 'x'.join(map(str, x.shape)) or 'one number', *tensor_use(part, name)) for part, tensors in ckpt.parts.items()
+            for name, x in tensors.items()]
+    became = SETTINGS | dict(dropout_rate='model.word_dropout, model.attention_dropout', max_violation='loss.negatives',
+                             num_epochs='train.epochs, train.patience', feature_fuse_type='model.fusion=fixed')
     seen = lambda k: 'checked: the only value that is reproduced' if k in REFUSED else 'checked against the tensors' if k in SIZED else 'seen in the tensors' if k == 'use_BatchNorm' else 'not read: the graph begins at train.lr too' if k == 'learning_rate_MLGCN' else 'not read'
     rows += [('options', k, str(v), became.get(k), '' if k in became else seen(k)) for k, v in ckpt.opt.items()]
     return pd.DataFrame(rows, columns=['part', 'name', 'shape or value', 'used as', 'left, because'])
@@ -254,14 +272,22 @@ def read_cvse_vocab(
     "A `Vocab` with the words in the order of their numbers."
     d = read_json(path)
     ids = d.get('word2idx') if isinstance(d, dict) else None
-    if not isinstance(ids, dict) or not all(type(i) is int for i in ids.values()): raise InputError(f"{path} is no vocabulary of CVSE: it should hold 'word2idx', a table from words to numbers.")
+    if not isinstance(ids, dict) or not all(type(i) is int for i in ids.values()):
+        raise InputError(f"{path} is no vocabulary of CVSE: it should hold 'word2idx', a table from words to numbers.")
     words = sorted(ids, key=ids.get)
     gap = next((i for i, w in enumerate(words) if ids[w] != i), None)
-    if gap is not None: raise InputError(f"{path}: no word, or more than one, has the number {min(gap, ids[words[gap]])}; the {len(words)} words should have 0 to {len(words) - 1}.")
-    if words[:4] != SPECIALS: raise InputError(f"{path} begins with {' '.join(words[:4])} and should with {' '.join(SPECIALS)}: it is of another model.")
-    if d.get('idx2word', {str(i): w for i, w in enumerate(words)}) != {str(i): w for i, w in enumerate(words)} or d.get('idx', len(words)) != len(words):
-        raise InputError(f"{path}: 'word2idx' has {len(words)} words, and 'idx2word' or 'idx' says something else: it was edited, take the original.")
-    if size not in (None, len(words)): raise InputError(f"{path} has {len(words)} words, and the checkpoint has embeddings for {size}: take the vocabulary it was trained with.")
+    if gap is not None:
+        raise InputError(f"{path}: no word, or more than one, has the number {min(gap, ids[words[gap]])}; "
+                         f"the {len(words)} words should have 0 to {len(words) - 1}.")
+    if words[:4] != SPECIALS:
+        raise InputError(f"{path} begins with {' '.join(words[:4])} and should with {' '.join(SPECIALS)}: it is of another model.")
+    if d.get('idx2word', {str(i): w for i, w in enumerate(words)}) != {str(i): w for i, w in enumerate(words)} or d.get('idx',
+        len(words)) != len(words):
+        raise InputError(f"{path}: 'word2idx' has {len(words)} words, and 'idx2word' or 'idx' says something else: "
+                         "it was edited, take the original.")
+    if size not in (None, len(words)):
+        raise InputError(f"{path} has {len(words)} words, and the checkpoint has embeddings for {size}: take the vocabulary it was "
+                         "trained with.")
     return Vocab(words)
 
 # %% ../nbs/35_interop.ipynb #d2cbc991
@@ -307,7 +333,8 @@ class HeldArray:
         "Keep them, if they belong together."
         if isinstance(raw, str): raw = raw.encode('latin1')  # Python 2
         shape = (shape,) if type(shape) is int else shape
-        ok = isinstance(kind, HeldType) and isinstance(raw, (bytes, bytearray)) and type(shape) is tuple and order in ('C', 'F') and all(type(n) is int and n > 0 for n in shape)
+        ok = isinstance(kind, HeldType) and isinstance(raw, (bytes, bytearray)) and type(shape) is tuple and order in ('C',
+            'F') and all(type(n) is int and n > 0 for n in shape)
         if not ok or math.prod(shape)*int(kind.code[1:]) != len(raw): refuse('an array whose shape, type and bytes do not belong together')
         self.shape, self.type, self.raw, self.order = shape, kind, raw, order
         return self
@@ -352,10 +379,12 @@ def pickled_arrays(
         check_pickle(data, len(data))
         held = ArrayUnpickler(io.BytesIO(data), encoding='latin1').load()
         if type(held) is HeldArray: return held.numpy()
-        if type(held) is dict and all(type(k) is str and type(v) is HeldArray for k, v in held.items()): return {k: v.numpy() for k, v in held.items()}
+        if type(held) is dict and all(type(k) is str and type(v) is HeldArray for k, v in held.items()):
+            return {k: v.numpy() for k, v in held.items()}
         why = f'{type(held).__name__}, not an array or a dict of arrays'
     except Exception as e: why = str(e) or type(e).__name__  # a damaged pickle can raise anything
-    raise InputError(f"{path} holds {why}. Only numpy arrays of numbers are read from a pickle, and nothing of it was run. If it should be one of CVSE's, fetch it again.")
+    raise InputError(f"{path} holds {why}. Only numpy arrays of numbers are read from a pickle, and nothing of it was run. "
+                     "If it should be one of CVSE's, fetch it again.")
 
 # %% ../nbs/35_interop.ipynb #ce4462e3
 def concept_words(
@@ -385,9 +414,12 @@ def node_table(
 ):
     "(C, E) float32 node vectors, and where they come from."
     x, name = (pickled_arrays(nodes), Path(nodes).name) if isinstance(nodes, (str, Path)) else (nodes, 'given node vectors')
-    if isinstance(x, dict) or getattr(x, 'ndim', 0) != 2 or len(x) != size: raise InputError(f"{name}: expected an array of {size} rows, a vector for each concept, got {tuple(x.shape) if hasattr(x, 'shape') else type(x).__name__}.")
+    if isinstance(x, dict) or getattr(x, 'ndim', 0) != 2 or len(x) != size:
+        raise InputError(f"{name}: expected an array of {size} rows, a vector for each concept, got "
+                         f"{tuple(x.shape) if hasattr(x, 'shape') else type(x).__name__}.")
     x = torch.as_tensor(x).float()
-    if not x.isfinite().all(): raise InputError(f"{name}: the vector of concept {int((~x.isfinite().all(1)).nonzero()[0])} holds NaN or infinity.")
+    if not x.isfinite().all():
+        raise InputError(f"{name}: the vector of concept {int((~x.isfinite().all(1)).nonzero()[0])} holds NaN or infinity.")
     return x, name
 
 # %% ../nbs/35_interop.ipynb #a745333c
@@ -399,9 +431,11 @@ def cvse_graph(
 ):
     "A `ConceptGraph` as CVSE computes it: word forms, and the matrix transposed."
     x, name = node_table(nodes, len(words))
-    graph = ConceptGraph(words, [word_class(w) or '' for w in words], list(counts) or [0]*len(words), x, normalise(A, transpose=True).float(), f'file {name}', form='word')
+    graph = ConceptGraph(words, [word_class(w) or '' for w in words], list(counts) or [0]*len(words), x,
+                         normalise(A, transpose=True).float(), f'file {name}', form='word')
     dead = dead_slots(graph)
-    graph.notes += [f"{len(dead)} of {len(words)} concepts can never fire at test, where an earlier one has the same lemma: {', '.join(dead[:5])}"]*bool(dead)
+    graph.notes += [f"{len(dead)} of {len(words)} concepts can never fire at test, where an earlier one has the same lemma: "
+                    f"{', '.join(dead[:5])}"]*bool(dead)
     graph.notes += ['how often the concepts occur is not known: their counts are 0.']*(not len(counts))
     return graph
 
@@ -416,10 +450,14 @@ def read_cvse_concepts(
     C = len(words)
     for k, shape in (('adj_all', (C, C)), ('nums', (C,))):
         got = d[k].shape if isinstance(d, dict) and k in d else None
-        if got != shape: raise InputError(f"{adj}: '{k}' {'is missing' if got is None else f'has shape {got}'} and should have shape {shape} for the {C} words of {concepts}.")
+        if got != shape:
+            raise InputError(f"{adj}: '{k}' {'is missing' if got is None else f'has shape {got}'} and should have shape {shape} for the "
+                             f"{C} words of {concepts}.")
     counts, nums = torch.as_tensor(d['adj_all']).double(), torch.as_tensor(d['nums']).double()
     bad = ~((counts >= 0) & counts.isfinite()).all(1) | ~((nums >= 1) & nums.isfinite()) | (counts.diagonal() != 0)
-    if bad.any(): raise InputError(f"{adj}: the counts of '{words[int(bad.nonzero()[0])]}' should be 0 or more, 0 with itself, and it should occur at least once: these are no co-occurrence counts.")
+    if bad.any():
+        raise InputError(f"{adj}: the counts of '{words[int(bad.nonzero()[0])]}' should be 0 or more, 0 with itself, and it should occur "
+                         "at least once: these are no co-occurrence counts.")
     return cvse_graph(words, cvse_edges(counts, nums), nodes, nums.long().tolist())
 
 # %% ../nbs/35_interop.ipynb #9a3e68b8
@@ -430,13 +468,16 @@ def read_concept_labels(
     "The image ids, and (images, C) uint8 labels."
     rows = read_json(path)
     whole = lambda x: isinstance(x, list) and all(type(i) is int for i in x)
-    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and 'img_id' in r and whole(r.get('concept_labels')) for r in rows):
-        raise InputError(f"{path} holds no concept labels of CVSE: it should be a list of entries with 'img_id' and 'concept_labels', a list of whole numbers.")
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and 'img_id' in r and whole(r.get('concept_labels'))
+                                                         for r in rows):
+        raise InputError(f"{path} holds no concept labels of CVSE: it should be a list of entries with 'img_id' and 'concept_labels', a "
+                         "list of whole numbers.")
     flags = all(len(r['concept_labels']) == size and set(r['concept_labels']) <= {0, 1} for r in rows)
     out = torch.zeros(len(rows), size, dtype=torch.uint8)
     for k, r in enumerate(rows):
         on = [i for i, f in enumerate(r['concept_labels']) if f] if flags else r['concept_labels']
-        if not all(0 <= i < size for i in on): raise InputError(f"{path}: image {r['img_id']} has a label outside 0 to {size - 1}: it belongs to another list of concepts.")
+        if not all(0 <= i < size for i in on):
+            raise InputError(f"{path}: image {r['img_id']} has a label outside 0 to {size - 1}: it belongs to another list of concepts.")
         out[k, on] = 1
     return [str(r['img_id']) for r in rows], out
 
@@ -447,10 +488,14 @@ def check_store_fits(
 ):
     "Raise `InputError` unless the store's features are of the size the checkpoint was trained on."
     (R, F), size = store.shape, ckpt.sizes()
-    if F != size['F']: raise InputError(f"{store.path.name} has features of size {F}, and {ckpt.path.name} was trained on {size['F']}: use the features it was trained on.")
+    if F != size['F']:
+        raise InputError(f"{store.path.name} has features of size {F}, and {ckpt.path.name} was trained on {size['F']}: "
+                         "use the features it was trained on.")
     if size['R'] is None: return
     short = any(store.split(s).n_regions is not None for s in store.splits)
-    if R != size['R'] or short: raise InputError(f"{store.path.name} has {f'up to {R}' if short else R} regions per image, and {ckpt.path.name} has a batch norm for {size['R']}: use features with exactly so many.")
+    if R != size['R'] or short:
+        raise InputError(f"{store.path.name} has {f'up to {R}' if short else R} regions per image, and {ckpt.path.name} has a batch norm "
+                         f"for {size['R']}: use features with exactly so many.")
 
 # %% ../nbs/35_interop.ipynb #ecd80737
 def find_graph(
@@ -460,13 +505,20 @@ def find_graph(
 ):
     "The concepts with the matrix of the checkpoint."
     C, E, A = *(ckpt.sizes()[k] for k in 'CE'), ckpt.get('graph', 'adj_all')
-    words = concepts.words if isinstance(concepts, ConceptGraph) else concept_words(concepts) if isinstance(concepts, (str, Path)) else list(concepts)
-    if len(words) != C: raise InputError(f"{len(words)} concepts are given, and {ckpt.path.name} has {C}: take the list it was trained with.")
-    if nodes is None and not isinstance(concepts, ConceptGraph): raise InputError(f"{ckpt.path.name} holds no node vectors: give nodes=…, the file *_concepts_glove_word2vec.pkl or an array of shape ({C}, {E}).")
+    words = concepts.words if isinstance(concepts, ConceptGraph) else concept_words(concepts) if isinstance(concepts,
+        (str, Path)) else list(concepts)
+    if len(words) != C:
+        raise InputError(f"{len(words)} concepts are given, and {ckpt.path.name} has {C}: take the list it was trained with.")
+    if nodes is None and not isinstance(concepts, ConceptGraph):
+        raise InputError(f"{ckpt.path.name} holds no node vectors: give nodes=…, the file *_concepts_glove_word2vec.pkl or an array of "
+                         f"shape ({C}, {E}).")
     graph = cvse_graph(words, A, concepts.nodes if nodes is None else nodes, getattr(concepts, 'counts', ()))
-    if graph.nodes.shape[1] != E: raise InputError(f"the node vectors have size {graph.nodes.shape[1]}, and {ckpt.path.name} was trained on {E}: take those it was trained with.")
+    if graph.nodes.shape[1] != E:
+        raise InputError(f"the node vectors have size {graph.nodes.shape[1]}, and {ckpt.path.name} was trained on {E}: "
+                         "take those it was trained with.")
     if isinstance(concepts, ConceptGraph): graph.source = concepts.source if nodes is None else graph.source
-    if isinstance(concepts, ConceptGraph) and not torch.allclose(graph.adj, concepts.adj, atol=1e-5): graph.notes.append('the matrix of the checkpoint is not that of the concept files; the checkpoint counts.')
+    if isinstance(concepts, ConceptGraph) and not torch.allclose(graph.adj, concepts.adj, atol=1e-5):
+        graph.notes.append('the matrix of the checkpoint is not that of the concept files; the checkpoint counts.')
     return graph
 
 # %% ../nbs/35_interop.ipynb #29453d0b
@@ -485,10 +537,14 @@ def load_cvse(
     cfg, size = cvse_config(ckpt).override(overrides), ckpt.sizes()
     check_store_fits(store, ckpt)
     if not isinstance(vocab, Vocab): vocab = read_cvse_vocab(vocab, size['V'])
-    if len(vocab) != size['V']: raise InputError(f"the vocabulary has {len(vocab)} words, and {ckpt.path.name} has embeddings for {size['V']}: take the one it was trained with.")
+    if len(vocab) != size['V']:
+        raise InputError(f"the vocabulary has {len(vocab)} words, and {ckpt.path.name} has embeddings for {size['V']}: "
+                         "take the one it was trained with.")
     graph = find_graph(ckpt, concepts, nodes)
     model = MHCVSE(cfg.model, size['V'], size['F'], graph, regions=size['R'])
     model.load_state_dict(cvse_weights(ckpt, model))
     used = checkpoint_report(ckpt).query("part != 'options'")['used as']
-    if show: print(f"{ckpt}\n{used.notna().sum()} of {len(used)} tensors used, the others have a reason: checkpoint_report(read_cvse_checkpoint(…))", *graph.notes, sep='\n')
+    if show:
+        print(f"{ckpt}\n{used.notna().sum()} of {len(used)} tensors used, the others have a reason: "
+              "checkpoint_report(read_cvse_checkpoint(…))", *graph.notes, sep='\n')
     return Run(cfg, Task(store, cfg, vocab, graph), model.to(find_device(device)).eval())

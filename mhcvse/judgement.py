@@ -37,11 +37,16 @@ def rated_line(
 ):
     "What a line says."
     parts = line.split('\t')
-    if len(parts) != 2 + EXPERTS: raise InputError(f"{where}: {len(parts)} columns where {2 + EXPERTS} are expected: image, caption as FILE#k and {EXPERTS} ratings, with a tab between them.")
+    if len(parts) != 2 + EXPERTS:
+        raise InputError(f"{where}: {len(parts)} columns where {2 + EXPERTS} are expected: image, caption as FILE#k and {EXPERTS} ratings, "
+                         "with a tab between them.")
     caption = re.fullmatch(r'(.+)#(\d{1,9})', parts[1].strip())
-    if not caption: raise InputError(f"{where}: the caption '{parts[1]:.60}' is not of the form FILE#k, k being its number among the captions of FILE, from 0.")
+    if not caption:
+        raise InputError(f"{where}: the caption '{parts[1]:.60}' is not of the form FILE#k, k being its number among the captions of "
+                         "FILE, from 0.")
     for r in parts[2:]:
-        if r.strip() not in RATINGS: raise InputError(f"{where}: the rating '{r}' should be one of {', '.join(RATINGS)}: correct it, or remove the line.")
+        if r.strip() not in RATINGS:
+            raise InputError(f"{where}: the rating '{r}' should be one of {', '.join(RATINGS)}: correct it, or remove the line.")
     return Rated(parts[0].strip(), caption[1], int(caption[2]), tuple(map(int, parts[2:])))
 
 # %% ../nbs/53_judgement.ipynb #81b74945
@@ -73,13 +78,19 @@ def place_pairs(
     rows, own, outside = [], 0, 0
     for n, r in enumerate(rated, 1):
         for what, name in (('image', r.image), ("the caption's image", r.owner)):
-            if name not in everywhere: raise InputError(f"{path}, line {n}: {what} '{name}' is not in {split.store.name}: the ratings belong to another data set, or its store was imported without the images' names.")
+            if name not in everywhere:
+                raise InputError(f"{path}, line {n}: {what} '{name}' is not in {split.store.name}: the ratings belong to another data set, "
+                                 "or its store was imported without the images' names.")
         if r.image not in at or r.owner not in at: outside += 1; continue
         mine = captions[at[r.owner]]
-        if r.number >= len(mine): raise InputError(f"{path}, line {n}: caption '{r.owner}#{r.number}' does not exist: this image has {len(mine)}, numbered from 0.")
+        if r.number >= len(mine):
+            raise InputError(f"{path}, line {n}: caption '{r.owner}#{r.number}' does not exist: this image has {len(mine)}, "
+                             "numbered from 0.")
         if r.image == r.owner: own += 1
         else: rows.append((at[r.image], mine[r.number], r.ratings))
-    if not rows: raise InputError(f"{path}: of {len(rated)} pairs none is left in {split.store.name} {split.name} ({own} of a caption with its own image, {outside} of other splits): choose the split that was rated.")
+    if not rows:
+        raise InputError(f"{path}: of {len(rated)} pairs none is left in {split.store.name} {split.name} ({own} of a caption with its own "
+                         f"image, {outside} of other splits): choose the split that was rated.")
     return Pairs(*(torch.tensor(x) for x in zip(*rows)), own, outside)
 
 # %% ../nbs/53_judgement.ipynb #3c4894bc
@@ -89,7 +100,9 @@ def kendall(
 ):
     "'tau_b' and 'tau_c' of the scores with every rating (SciPy); 0 when all scores, or all ratings, are equal: nothing is ordered."
     x, y = torch.as_tensor(scores).double(), torch.as_tensor(ratings)
-    if x.isnan().any(): raise InputError(f"pair {x.isnan().nonzero()[0].item()} has a score that is NaN: the model or its input is broken, and no order would mean anything.")
+    if x.isnan().any():
+        raise InputError(f"pair {x.isnan().nonzero()[0].item()} has a score that is NaN: the model or its input is broken, and no order "
+                         "would mean anything.")
     x, y = x.repeat_interleave(y.shape[1]).numpy(), y.flatten().numpy()
     return {f'tau_{v}': float(np.nan_to_num(kendalltau(x, y, variant=v).statistic)) for v in 'bc'}
 
@@ -158,9 +171,11 @@ def judgement(
     n = cfg.eval.resamples if resamples is None else resamples
     row, ranges = kendall(s, pairs.ratings), percentiles(resampled_kendall(s, pairs.ratings, pairs.image, n, cfg.train.seed)) if n else {}
     one, whole = expert_agreement(pairs.ratings)
-    return {**row, **{f'{k} {e}': v for k, r in ranges.items() for e, v in zip(('low', 'high'), r)}, 'pairs': len(s), 'ratings': pairs.ratings.numel(), 'images': len(pairs.image.unique()),
+    return {**row, **{f'{k} {e}': v for k, r in ranges.items() for e, v in zip(('low', 'high'), r)}, 'pairs': len(s),
+            'ratings': pairs.ratings.numel(), 'images': len(pairs.image.unique()),
             'own pairs left out': pairs.own, 'in other splits': pairs.outside, 'protocol': protocol or cfg.eval.protocol,
             **{f'experts {k}': v for k, v in one.items()}, **{f'mean of experts {k}': v for k, v in whole.items()}}
 
 # %% ../nbs/53_judgement.ipynb #621327b2
-REPORTED_TAU_C = {'CLIP-S': .512, 'RefCLIP-S': .530}  # quoted, Flickr8k-Expert: Hessel et al. 2021, CLIPScore (arXiv 2104.08718); the second also reads the image's captions
+REPORTED_TAU_C = {'CLIP-S': .512,
+                  'RefCLIP-S': .530}  # quoted, Flickr8k-Expert: Hessel et al. 2021, CLIPScore (arXiv 2104.08718); the second also reads the image's captions

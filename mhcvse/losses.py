@@ -70,7 +70,9 @@ def concept_kl(
     reduction='sum', # 'sum' over the batch, or 'mean': divided by B
 ):
     "KL(text || image) between concept distributions, summed over concepts; finite at zeros, as is its gradient."
-    if p_text.ndim != 2 or p_text.shape != p_image.shape: raise InputError(f"distributions have shapes {tuple(p_text.shape)} and {tuple(p_image.shape)}: the loss needs (B, C) of both, of the same pairs.")
+    if p_text.ndim != 2 or p_text.shape != p_image.shape:
+        raise InputError(f"distributions have shapes {tuple(p_text.shape)} and {tuple(p_image.shape)}: the loss needs (B, C) of both, of "
+                         "the same pairs.")
     p, q = wide(p_text), wide(p_image)
     tiny = torch.finfo(p.dtype).tiny
     return reduce_batch((p*(p.clamp(min=tiny).log() - q.clamp(min=tiny).log())).sum(), len(p), reduction)

@@ -21,7 +21,8 @@ class Joined:
     ):
         for p in parts:
             if (p.shape[1:], p.dtype) == (parts[0].shape[1:], parts[0].dtype): continue
-            raise InputError(f'{p.path} holds {p.dtype} {tuple(p.shape[1:])} and {Path(parts[0].path).name} {parts[0].dtype} {tuple(parts[0].shape[1:])}: take all from the same extraction.')
+            raise InputError(f'{p.path} holds {p.dtype} {tuple(p.shape[1:])} and {Path(parts[0].path).name} {parts[0].dtype} '
+                             f'{tuple(parts[0].shape[1:])}: take all from the same extraction.')
         self.parts, self.dtype, self.shape = parts, parts[0].dtype, (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
     def within(self, start, stop):
         "(part, first, last) of each part that holds some of the images from `start` to `stop`."
@@ -76,8 +77,11 @@ def check_network(
 ):
     "Raise `InputError` when the features of a store are known to come from another network than those a run was trained on."
     mine = extraction_of(store.provenance)
-    names = [f"{e.get('source')} with the weights {e['weights'].get('name')} ({str(e['weights'].get('sha256')):.16})" for e in (mine, how) if isinstance(e, dict) and isinstance(e.get('weights'), dict)]
-    if len(set(names)) == 2: raise InputError(f"the features of {store.path.name} were made by {names[0]}, and those the run was trained on by {names[1]}: numbers of different networks mean different things. Extract both alike.")
+    names = [f"{e.get('source')} with the weights {e['weights'].get('name')} ({str(e['weights'].get('sha256')):.16})"
+             for e in (mine, how) if isinstance(e, dict) and isinstance(e.get('weights'), dict)]
+    if len(set(names)) == 2:
+        raise InputError(f"the features of {store.path.name} were made by {names[0]}, and those the run was trained on by {names[1]}: "
+                         "numbers of different networks mean different things. Extract both alike.")
 
 # %% ../nbs/13_merge.ipynb #c2ff0814
 def contained(
@@ -92,11 +96,16 @@ def check_sources(
 ):
     "Raise `InputError` when one holds the images of another already, or their features were extracted in different ways."
     found = [extraction_of(s.provenance) for s in stores]
-    how = [isinstance(e, dict) and {k: v for k, v in e.items() if k not in ('regions', 'device', 'batch_size', 'thumbnails', 'torch', 'torchvision')} for e in found]
+    how = [isinstance(e, dict) and {k: v for k, v in e.items() if k not in ('regions', 'device', 'batch_size', 'thumbnails', 'torch',
+        'torchvision')} for e in found]
     for b, y in zip(stores, how):
         for a, x in zip(stores, how):
-            if a is not b and (a.hash == b.hash or a.hash in contained(b.provenance)): raise InputError(f'{b.path} holds the images of {a.path} already: leave one of them out.')
-            if x and y and x != y: raise InputError(f"{b.path} and {a.path} were extracted in different ways ({', '.join(f'{k}: {y.get(k)} and {x.get(k)}' for k in {**x, **y} if x.get(k) != y.get(k))}): numbers of different networks mean different things. Extract both alike.")
+            if a is not b and (a.hash == b.hash or a.hash in contained(b.provenance)):
+                raise InputError(f'{b.path} holds the images of {a.path} already: leave one of them out.')
+            if x and y and x != y:
+                raise InputError(f"{b.path} and {a.path} were extracted in different ways "
+                                 f"({', '.join(f'{k}: {y.get(k)} and {x.get(k)}' for k in {**x, **y} if x.get(k) != y.get(k))}): "
+                                 "numbers of different networks mean different things. Extract both alike.")
 
 # %% ../nbs/13_merge.ipynb #c2541b6a
 def check_alike(
@@ -126,7 +135,8 @@ def merged_names(
         for n in names:
             if seen.get(n, s.path) == s.path: continue
             cure = f'both stores are called {s.name!r}: import one of them again under another --name' if prefix else '--prefix puts the name of its store before each name'
-            raise InputError(f"{s.path} and {seen[n]} both have an image '{n}'. If it is the same, take it out of one of them; if not, {cure}.")
+            raise InputError(f"{s.path} and {seen[n]} both have an image '{n}'. If it is the same, take it out of one of them; "
+                             f"if not, {cure}.")
         seen.update((n, s.path) for n in names)
         out += names
     return out
@@ -142,12 +152,17 @@ def merged_extras(
     for k in EXTRAS:
         have = [k in s.file for s in stores]
         if k == 'n_regions':
-            if any(have) or any(s.shape[0] < r for s in stores): out[k] = [s.file[k][:] if h else np.full(s.n_images, s.shape[0]) for s, h in zip(stores, have)]
+            if any(have) or any(s.shape[0] < r for s in stores):
+                out[k] = [s.file[k][:] if h else np.full(s.n_images, s.shape[0]) for s, h in zip(stores, have)]
         elif any(have) and k not in drop:
-            if not all(have): raise InputError(f'{stores[have.index(False)].path} has no {k}, and {stores[have.index(True)].path} has. Extract both alike, or say --drop {k} to leave them out.')
+            if not all(have):
+                raise InputError(f'{stores[have.index(False)].path} has no {k}, and {stores[have.index(True)].path} has. '
+                                 f'Extract both alike, or say --drop {k} to leave them out.')
             out[k] = [s.file[k][:] for s in stores]
             if k in ('boxes', 'scores'): out[k] = [np.pad(b, [(0, 0), (0, r - b.shape[1])] + [(0, 0)]*(b.ndim - 2)) for b in out[k]]
-            if len({b.shape[1:] for b in out[k]}) > 1: raise InputError(f"{k} of {', '.join(f'{s.path} {b.shape[1:]}' for s, b in zip(stores, out[k]))} differ in shape: say --drop {k} to leave them out.")
+            if len({b.shape[1:] for b in out[k]}) > 1:
+                raise InputError(f"{k} of {', '.join(f'{s.path} {b.shape[1:]}' for s, b in zip(stores, out[k]))} differ in shape: "
+                                 f"say --drop {k} to leave them out.")
     return {k: np.concatenate(v) for k, v in out.items()}
 
 # %% ../nbs/13_merge.ipynb #c9f369f4
@@ -164,12 +179,15 @@ def merge_stores(
     stores, dst = [p if isinstance(p, Store) else Store(p) for p in paths], Path(dst)
     for k in drop: one_of(k, tuple(e for e in EXTRAS if e != 'n_regions'), 'drop')
     if not stores: raise InputError('merge: no store is given: name two or more.')
-    if len({s.path.resolve() for s in stores}) < len(stores): raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
+    if len({s.path.resolve() for s in stores}) < len(stores):
+        raise InputError(f"{', '.join(map(str, paths))}: a store is given twice: give each once.")
     check_sources(stores); check_alike(stores, pad)
     r, at = max(s.shape[0] for s in stores), np.cumsum([0, *(s.n_images for s in stores)])
     items = {k: [t for s in stores for t in s.items[k]] for k in ('captions', 'split')}
     links = np.concatenate([s.items['caption_image'] + k for s, k in zip(stores, at)])
     merged = [dict(name=s.name, hash=s.hash, images=s.n_images, provenance=s.provenance) for s in stores]
     replaces = next((s.hash for s in stores if s.path.resolve() == dst.resolve()), None)
-    return write_store(dst, Joined([StoreRows(s, r) for s in stores]), **items, caption_image=links, names=merged_names(stores, prefix, dst), **merged_extras(stores, r, drop),
-                       scale=stores[0].scale, kind=stores[0].kind, name=name or (stores[0].name if replaces else dst.stem), resume=[s.hash for s in stores], keep=not replaces, replaces=replaces, merged=merged, **provenance)
+    return write_store(dst, Joined([StoreRows(s, r) for s in stores]), **items, caption_image=links,
+                       names=merged_names(stores, prefix, dst), **merged_extras(stores, r, drop),
+                       scale=stores[0].scale, kind=stores[0].kind, name=name or (stores[0].name if replaces else dst.stem),
+                       resume=[s.hash for s in stores], keep=not replaces, replaces=replaces, merged=merged, **provenance)

@@ -23,9 +23,13 @@ def ranks(
     first=0, # number of the first query, for messages
 ):
     "(Q,) 1 + the number of wrong items that score at least as high as the best right one."
-    if scores.shape != right.shape: raise InputError(f"scores have shape {tuple(scores.shape)}, right answers {tuple(right.shape)}: they should be the same.")
-    if (bad := scores.isnan().any(1)).any(): raise InputError(f"query {first + bad.nonzero()[0].item()} has a score that is NaN: the model or its input is broken, and no rank would mean anything.")
-    if (bad := ~right.any(1)).any(): raise InputError(f"query {first + bad.nonzero()[0].item()} has no right answer in the gallery: leave it out, or add its answers.")
+    if scores.shape != right.shape:
+        raise InputError(f"scores have shape {tuple(scores.shape)}, right answers {tuple(right.shape)}: they should be the same.")
+    if (bad := scores.isnan().any(1)).any():
+        raise InputError(f"query {first + bad.nonzero()[0].item()} has a score that is NaN: the model or its input is broken, and no rank "
+                         "would mean anything.")
+    if (bad := ~right.any(1)).any():
+        raise InputError(f"query {first + bad.nonzero()[0].item()} has no right answer in the gallery: leave it out, or add its answers.")
     if not scores.is_floating_point(): scores = scores.double()
     best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
     return 1 + ((scores >= best) & ~right).sum(1)
@@ -36,11 +40,15 @@ def check_owners(
     n_images,      # I
 ):
     "Raise `InputError` unless each caption has an image and each image a caption."
-    if caption_image.numel() == 0 or n_images == 0: raise InputError(f"{n_images} images and {caption_image.numel()} captions: there is nothing to rank.")
+    if caption_image.numel() == 0 or n_images == 0:
+        raise InputError(f"{n_images} images and {caption_image.numel()} captions: there is nothing to rank.")
     if caption_image.min() < 0 or caption_image.max() >= n_images:
-        raise InputError(f"caption_image reaches from {caption_image.min().item()} to {caption_image.max().item()} and there are {n_images} images: it should count from 0 within this split.")
+        raise InputError(f"caption_image reaches from {caption_image.min().item()} to {caption_image.max().item()} and there are "
+                         f"{n_images} images: it should count from 0 within this split.")
     bare = (torch.bincount(caption_image, minlength=n_images) == 0).nonzero()
-    if len(bare): raise InputError(f"{len(bare)} of {n_images} images have no caption, the first is image {bare[0].item()}: leave them out of the split.")
+    if len(bare):
+        raise InputError(f"{len(bare)} of {n_images} images have no caption, the first is image {bare[0].item()}: "
+                         "leave them out of the split.")
 
 # %% ../nbs/32_metrics.ipynb #d1e33ec6
 BLOCK = 2**20   # scores in memory at once: 4 MB of float32, some 50 MB with all that is made on the way
@@ -98,7 +106,8 @@ def pair_scores(
 ):
     "(N,) float64 scores of single pairs."
     rows, out = max(1, block//sum(p.shape[1] for p in txt)), [torch.empty(0, dtype=torch.float64, device=i.device)]
-    for a, b in zip(i.split(rows), m.split(rows)): out.append(sum(w*x[a].double().mul_(y[b].double()).sum(1) for w, x, y in zip(weights, img, txt, strict=True)))
+    for a, b in zip(i.split(rows), m.split(rows)):
+        out.append(sum(w*x[a].double().mul_(y[b].double()).sum(1) for w, x, y in zip(weights, img, txt, strict=True)))
     return torch.cat(out)
 
 # %% ../nbs/32_metrics.ipynb #7dd4088a
@@ -112,7 +121,8 @@ def right_scores(
     "(M,) float64 score of each caption with its own image; `InputError` where it is not a finite number."
     out = pair_scores(img, txt, own, torch.arange(len(own), device=own.device), weights, block)
     if not (ok := out.float().isfinite()).all():
-        raise InputError(f"query {own[~ok].min().item()} has a score that is NaN or infinite, as have {(~ok).sum().item()} of {len(ok)} right answers: the model or its input is broken, and no rank would mean anything.")
+        raise InputError(f"query {own[~ok].min().item()} has a score that is NaN or infinite, as have {(~ok).sum().item()} of {len(ok)} "
+                         "right answers: the model or its input is broken, and no rank would mean anything.")
     return out
 
 # %% ../nbs/32_metrics.ipynb #a7287e06
@@ -247,7 +257,9 @@ def recalls(
     "'R@K' -> percent of the queries whose rank is at most K."
     ranks = torch.as_tensor(ranks)
     if ranks.numel() == 0: raise InputError("there are no ranks: no query was ranked.")
-    if ranks.ndim != 1 or not (ranks >= 1).all(): raise InputError(f"ranks of shape {tuple(ranks.shape)}, the least {ranks.min().item():g}: they should be one number for each query, counted from 1. `image_ranks` makes them of scores.")
+    if ranks.ndim != 1 or not (ranks >= 1).all():
+        raise InputError(f"ranks of shape {tuple(ranks.shape)}, the least {ranks.min().item():g}: they should be one number for each "
+                         "query, counted from 1. `image_ranks` makes them of scores.")
     return {f'R@{k}': 100*(ranks <= k).double().mean().item() for k in ks}
 
 # %% ../nbs/32_metrics.ipynb #a7b5dbae

@@ -64,7 +64,8 @@ class MHCVSE(nn.Module):
     def forward(self, batch):
         "(`Embedding` of the batch's images, `Embedding` of its captions); the concept table is computed once."
         def image(): Z = self.concepts(); return Z, self.encode_image(batch.features, batch.region_mask, Z)
-        (Z, img), x = side_by_side(image, lambda: self.read_text(batch.words, batch.lengths), batch.features.device)   # the GRU, which takes longest, waits for nothing
+        (Z, img), x = side_by_side(image, lambda: self.read_text(batch.words, batch.lengths),
+                                   batch.features.device)   # the GRU, which takes longest, waits for nothing
         return img, finish(self, 'text', x, Z, batch.labels)
 
 # %% ../nbs/25_model.ipynb #3a80e429

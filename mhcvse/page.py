@@ -30,7 +30,8 @@ from .train import find_folder, find_store, load_run
 from .comparison import difference, differences_table, p_text
 from .ranking import rank_split
 from .report import COLUMNS, MEDIANS, data_uri, measured_row, styled, picture_uri
-from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves, show_heads, show_recalls, show_word_attention)
+from .figures import (data_of, disagreements, head_table, pick_queries, show_attention, show_concept, show_concepts, show_curves,
+                            show_heads, show_recalls, show_word_attention)
 
 # %% ../nbs/63_page.ipynb #a93fb7bc
 def node(
@@ -55,10 +56,12 @@ def table(
     label,     # what the table is, for a screen reader
 ):
     "A table in a frame that can be scrolled sideways; the first cell of a row is its heading."
-    cell = lambda c: c if ET.iselement(c) and c.tag == 'td' else node('td', f'{c:,.2f}' if isinstance(c, float) else c, class_='n' if isinstance(c, (int, float)) else None)
+    cell = lambda c: c if ET.iselement(c) and c.tag == 'td' else node('td', f'{c:,.2f}' if isinstance(c, float) else c,
+        class_='n' if isinstance(c, (int, float)) else None)
     body = [node('tr', node('th', r[0], scope='row'), [cell(c) for c in r[1:]]) for r in rows]
     number = lambda k: any(len(r) > k and (isinstance(r[k], (int, float)) or ET.iselement(r[k]) and r[k].get('class') == 'n') for r in rows)
-    head = node('thead', node('tr', [node('th', h, scope='col', class_='n' if number(k) else None) for k, h in enumerate(header)])) if header else None
+    head = node('thead', node('tr', [node('th', h, scope='col', class_='n' if number(k) else None)
+                                     for k, h in enumerate(header)])) if header else None
     return node('div', node('table', head, node('tbody', body)), class_='scroll', tabindex='0', role='region', aria_label=label)
 
 # %% ../nbs/63_page.ipynb #277087c6
@@ -75,7 +78,8 @@ def figure(
         return data_uri(f.getvalue()), fig.get_figwidth()
     (light, w), (dark, _) = uri('light'), uri('dark')
     image = node('img', src=light, alt=alt, style=f'width:{w*9.2:.1f}rem')
-    return node('figure', node('picture', node('source', media='screen and (prefers-color-scheme: dark)', srcset=dark), image), node('figcaption', caption) if caption else None)
+    return node('figure', node('picture', node('source', media='screen and (prefers-color-scheme: dark)', srcset=dark), image),
+                node('figcaption', caption) if caption else None)
 
 # %% ../nbs/63_page.ipynb #e64ff024
 @dataclass
@@ -111,7 +115,8 @@ def find_data(
     return found, '' if found.hash == folder.about['hashes']['data'] else f'Shown on {found.name}, which is not the data it was trained on.'
 
 # %% ../nbs/63_page.ipynb #e3938e01
-MANIFEST = {'started': str, 'seed': int, 'git': str, 'versions': dict, 'hardware': dict, 'store.name': str, 'store.kind': str, 'store.file': str, 'hashes.data': str}
+MANIFEST = {'started': str, 'seed': int, 'git': str, 'versions': dict, 'hardware': dict, 'store.name': str, 'store.kind': str,
+            'store.file': str, 'hashes.data': str}
 METRICS = {'mR': (int, float), 'protocol': str, 'epoch': int, 'test': dict}
 
 # %% ../nbs/63_page.ipynb #ecec0c0f
@@ -138,10 +143,13 @@ def results_of(
     made = {}
     for p, r in (folder.metrics or {'test': {}})['test'].items():
         try:
-            numbers, intervals = {k: r[k] for k in ('i2t', 't2i', 'rSum', 'mR')}, {k: (float(a), float(b)) for k, (a, b) in r['intervals'].items()}
+            numbers, intervals = {k: r[k] for k in ('i2t', 't2i', 'rSum', 'mR')}, {k: (float(a), float(b))
+                for k, (a, b) in r['intervals'].items()}
             for k in (*COLUMNS, *MEDIANS, 'rSum', 'mR'): float(flat(numbers)[k])
             made[p] = Result(p, numbers, intervals, torch.ones(int(r['images'])), torch.ones(int(r['captions'])))
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError): raise InputError(f"{folder.path/'metrics.json'}: the test under '{p}' is not whole. Test the run again: mhcvse.reproduce.test_run(run).") from None
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise InputError(f"{folder.path/'metrics.json'}: the test under '{p}' is not whole. Test the run again: "
+                             "mhcvse.reproduce.test_run(run).") from None
     return made
 
 # %% ../nbs/63_page.ipynb #07d81d94
@@ -161,7 +169,9 @@ def systems(
     for g in groups.values():
         g.sort(key=lambda f: f.cfg.train.seed)   # seed by seed is how systems are compared
         for a, b in combinations(g, 2):
-            if a.cfg.train.seed == b.cfg.train.seed: raise InputError(f'{a.name} and {b.name} are one experiment twice (settings, data and seed {a.cfg.train.seed}), which are not two seeds: give one of them.')
+            if a.cfg.train.seed == b.cfg.train.seed:
+                raise InputError(f'{a.name} and {b.name} are one experiment twice (settings, data and seed {a.cfg.train.seed}), which are '
+                                 'not two seeds: give one of them.')
     names = [str(g[0].about.get('preset') or g[0].name) for g in groups.values()]
     names = [n if names.count(n) == 1 else g[0].name for n, g in zip(names, groups.values())]
     return dict(zip(unique(names), groups.values()))
@@ -224,11 +234,14 @@ def results_rows(
         tested = [results_of(f)[f.metrics['protocol']] for f in group if f.metrics]
         if len(tested) > 1:
             row = measured_row(tested)
-            rows.append([f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}'] + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None) for c in columns])
+            rows.append([f'{name}, mean of {len(tested)} seeds, {tested[0].protocol}']
+                        + [interval_cell(row[c], (row['low'], row['high']) if c == 'mR' and np.isfinite(row['low']) else None)
+                           for c in columns])
         for f in group:
             for p, r in results_of(f).items():
                 if len(group) > 1 and p != f.metrics['protocol']: continue
-                rows.append([f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}"] + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
+                rows.append([f"{name}{f' seed {f.cfg.train.seed}' if len(group) > 1 else ''}, {p}{LEAKS.get(p, '')}"]
+                            + [interval_cell(flat(r.metrics)[c], r.intervals.get(c)) for c in columns])
     return rows
 
 # %% ../nbs/63_page.ipynb #5abc032f
@@ -246,16 +259,21 @@ def results_section(
     "What was measured on the test split, with intervals."
     rows, first = results_rows(named), next(iter(named.values()))[0]
     untested = [f.name for g in named.values() for f in g if not f.metrics]
-    out = [node('p', f"Not tested yet: {', '.join(untested)} (there is no metrics.json). To test: mhcvse.reproduce.test_run(mhcvse.load_run('FOLDER')).", class_='note')] if untested else []
+    out = [node('p', f"Not tested yet: {', '.join(untested)} (there is no metrics.json). To test: "
+                     "mhcvse.reproduce.test_run(mhcvse.load_run('FOLDER')).", class_='note')] if untested else []
     if not rows: return [node('h2', 'Results'), *out]
     out.append(table(('percent; medr: median rank', *COLUMNS, *MEDIANS, 'rSum', 'mR'), rows, 'recalls'))
     measured = {n: [results_of(f)[f.metrics['protocol']] for f in g if f.metrics] for n, g in named.items()}
     measured, hashes = {n: r for n, r in measured.items() if r}, {f.about['hashes']['data'] for g in named.values() for f in g}
-    if len(hashes) > 1: return [node('h2', 'Results'), *out, node('p', 'The runs are of different data: their numbers do not rank them.', class_='note')]
+    if len(hashes) > 1:
+        return [node('h2', 'Results'), *out, node('p', 'The runs are of different data: their numbers do not rank them.', class_='note')]
     s, images = first.about['store'], len(next(iter(measured.values()))[0].i2t)
     reported = ('CVSE', 'MH-CVSE') if is_flickr30k(s['name'], s['kind'], images) else ()
     said = '; '.join(f"{n}: mR {measured_row(r)['mR']:.1f}" for n, r in measured.items())
-    return [node('h2', 'Results'), *out, figure(lambda: show_recalls(measured, about_data(first), reported), f'Bars of the six recalls. {said}.', 'Measured numbers with their 95 % interval over test images, and over seeds where there are several.' + (' Reported ones are printed in the paper.' if reported else ''))]
+    return [node('h2', 'Results'), *out, figure(lambda: show_recalls(measured, about_data(first), reported),
+                                                f'Bars of the six recalls. {said}.',
+                                                'Measured numbers with their 95 % interval over test images, and over seeds where there '
+                                                'are several.' + (' Reported ones are printed in the paper.' if reported else ''))]
 
 # %% ../nbs/63_page.ipynb #d89a9027
 def difference_section(
@@ -263,7 +281,8 @@ def difference_section(
 ):
     "Every system minus the first, by metric, with the interval over images and seeds; empty where that cannot be computed."
     groups = list(named.items())
-    if len(groups) < 2 or len({(len(g), *sorted(f.cfg.train.seed for f in g)) for _, g in groups}) > 1 or not all(f.run for _, g in groups for f in g): return []
+    if len(groups) < 2 or len({(len(g), *sorted(f.cfg.train.seed for f in g)) for _, g in groups}) > 1 or not all(f.run for _, g in groups for f in g):
+        return []
     if len({f.run.task.store.hash for _, g in groups for f in g}) > 1: return []
     ranks = {n: [(r.i2t, r.t2i) for r in (f.run.evaluate(resamples=0) for f in g)] for n, g in groups}
     owner, (first, a), out = groups[0][1][0].run.task.split('test').caption_image, next(iter(ranks.items())), []
@@ -272,7 +291,8 @@ def difference_section(
         rows = [[k, r['mean'], r.low, r.high, p_text(r.p), p_text(r['p, Holm']), r.verdict] for k, r in t.iterrows()]
         out.append(table(('', 'difference', '95 % low', '95 % high', 'p', 'p, Holm', ''), rows, f'{n} minus {first}'))
         out.insert(len(out) - 1, node('h3', f'{n} minus {first}, in points'))
-    return out + [node('p', 'Over test images' + (' and seeds.' if len(a) > 1 else ' alone: with one seed each, another training might differ more.'))]
+    return out + [node('p', 'Over test images' + (' and seeds.' if len(a) > 1
+                                                  else ' alone: with one seed each, another training might differ more.'))]
 
 # %% ../nbs/63_page.ipynb #bf2874f2
 def say_epochs(
@@ -287,11 +307,16 @@ def training_section(
     named, # name -> list of `Folder`
 ):
     "Curves over the epochs, and when each run stopped."
-    rows = [[f.name, len(f.history), f.best['epoch'], f.best['dev']['mR'], sum(r['seconds'] + r.get('dev_seconds', 0) for r in f.history)/60] for g in named.values() for f in g]
-    notices = [f"{f.name}, {say_epochs([r['epoch'] for r in f.history if r.get('notice') == said])}: {said}" for g in named.values() for f in g for said in dict.fromkeys(r.get('notice') for r in f.history) if said]
+    rows = [[f.name, len(f.history), f.best['epoch'], f.best['dev']['mR'], sum(r['seconds'] + r.get('dev_seconds', 0)
+        for r in f.history)/60] for g in named.values() for f in g]
+    notices = [f"{f.name}, {say_epochs([r['epoch'] for r in f.history if r.get('notice') == said])}: {said}" for g in named.values()
+               for f in g for said in dict.fromkeys(r.get('notice') for r in f.history) if said]
     what = ['dev.mR'] + [f'loss.{k}' for k in ('fused',) if all(k in f.history[0]['loss'] for g in named.values() for f in g)]
     best = ', '.join(f'{r[0]}: best validation mR {r[3]:.1f} in epoch {r[2]}' for r in rows)
-    return [node('h2', 'Training'), figure(lambda: show_curves({n: [f.history for f in g] for n, g in named.items()}, what), f'Curves over epochs. {best}.', 'Validation mR, and the fused ranking loss (in the warm-up over all negatives, so on another scale). With several seeds: each seed, their mean, and its 95 % interval.'),
+    return [node('h2', 'Training'), figure(lambda: show_curves({n: [f.history for f in g] for n, g in named.items()}, what),
+                                           f'Curves over epochs. {best}.', 'Validation mR, and the fused ranking loss (in the warm-up over '
+                                               'all negatives, so on another scale). With several seeds: each seed, their mean, and its 95 '
+                                               '% interval.'),
             table(('run', 'epochs', 'kept', 'validation mR', 'minutes'), rows, 'training'), *[node('p', n, class_='note') for n in notices]]
 
 # %% ../nbs/63_page.ipynb #ade8cffe
@@ -316,11 +341,15 @@ def data_section(
     for f in folders:
         if (h := f.about['hashes']['data']) in seen: continue
         seen.add(h); s = f.about['store']
-        rows = [['name', s['name'] + (', a demonstration: its numbers say nothing about photographs' if s['kind'] == 'demonstration' else '')], ['file', s['file']], ['content hash', h]]
+        rows = [['name', s['name'] + (', a demonstration: its numbers say nothing about photographs' if s['kind'] == 'demonstration'
+                                      else '')], ['file', s['file']], ['content hash', h]]
         if f.run:
             c = f.run.task.store.card()
-            rows += [['features', f"{c['regions']} regions × {c['feature_size']}, {c['dtype']}"], ['also there', ', '.join(c['extras']) or 'nothing']]
-            rows += [[k, f"{v['images']:,} images, {v['captions']:,} captions"] for k, v in c['splits'].items()] + [[k, v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)] for k, v in c['provenance'].items()]
+            rows += [['features', f"{c['regions']} regions × {c['feature_size']}, {c['dtype']}"],
+                     ['also there', ', '.join(c['extras']) or 'nothing']]
+            rows += [[k, f"{v['images']:,} images, {v['captions']:,} captions"]
+                     for k, v in c['splits'].items()] + [[k, v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)]
+                                                         for k, v in c['provenance'].items()]
         rows += [['words', f"{len(f.run.task.vocab):,}"]] if f.run else []
         out.append(table((), rows, f"data of {f.name}"))
         if f.gone: out.append(node('p', f'{f.gone}', class_='note'))
@@ -332,10 +361,12 @@ def environment_section(
 ):
     "Versions, hardware, commit and time of each run."
     keys = list(dict.fromkeys(k for f in folders for k in f.about['versions']))
-    rows = [['started', *(f.about['started'] for f in folders)], ['commit', *(f.about['git'] for f in folders)], ['seed', *(str(f.about['seed']) for f in folders)]]
+    rows = [['started', *(f.about['started'] for f in folders)], ['commit', *(f.about['git'] for f in folders)],
+            ['seed', *(str(f.about['seed']) for f in folders)]]
     rows += [[k, *(str(f.about['versions'].get(k, '')) for f in folders)] for k in keys]
     hardware = list(dict.fromkeys(k for f in folders for k in f.about['hardware']))
-    rows += [[k, *(str(f.about['hardware'].get(k)) for f in folders)] for k in hardware if any(f.about['hardware'].get(k) is not None for f in folders)]
+    rows += [[k, *(str(f.about['hardware'].get(k)) for f in folders)] for k in hardware
+             if any(f.about['hardware'].get(k) is not None for f in folders)]
     return [node('h2', 'Environment'), table(('', *(f.name for f in folders)), rows, 'environment')]
 
 # %% ../nbs/63_page.ipynb #b11bebf9
@@ -346,9 +377,15 @@ def reproduce_section(
     out = [node('h2', 'How to reproduce')]
     for f in folders:
         git = f.about['git']
-        out += [node('h3', f.name), node('p', 'At commit ', node('code', git.removesuffix('+changes')), ' of the project' + (', with changes that were not committed: they are not recorded.' if git.endswith('+changes') else ':')) if git != 'unknown' else None,
-                node('p', f"This run is a fork: it has the first epochs of {f.about['forked'].get('run')}, until {f.about['forked'].get('after')}, and went on with other settings ({'; '.join(map(str, f.about['forked'].get('changed', [])))}). The command below trains one that had them from the start, which gives other numbers.", class_='note') if isinstance(f.about.get('forked'), dict) else None,
-                node('pre', command(f)), node('p', 'To load the trained model:'), node('pre', f"import mhcvse\nrun = mhcvse.load_run({short_path(f.path)!r})\nprint(run.evaluate('test'))")]
+        out += [node('h3', f.name), node('p', 'At commit ', node('code', git.removesuffix('+changes')),
+                                         ' of the project' + (', with changes that were not committed: they are not recorded.'
+                                             if git.endswith('+changes') else ':')) if git != 'unknown' else None,
+                node('p', f"This run is a fork: it has the first epochs of {f.about['forked'].get('run')}, until "
+                          f"{f.about['forked'].get('after')}, and went on with other settings "
+                          f"({'; '.join(map(str, f.about['forked'].get('changed', [])))}). The command below trains one that had them from "
+                          "the start, which gives other numbers.", class_='note') if isinstance(f.about.get('forked'), dict) else None,
+                node('pre', command(f)), node('p', 'To load the trained model:'),
+                node('pre', f"import mhcvse\nrun = mhcvse.load_run({short_path(f.path)!r})\nprint(run.evaluate('test'))")]
     return [e for e in out if e is not None]
 
 # %% ../nbs/63_page.ipynb #a493e887
@@ -358,14 +395,16 @@ def image_node(
 ):
     "The image, or its name where the store has no pictures."
     pixels = split.picture(i)
-    return node('img', src=picture_uri(pixels), alt=split.names[i]) if pixels is not None else node('span', split.names[i], node('small', '(no picture)'), class_='name')
+    return node('img', src=picture_uri(pixels), alt=split.names[i]) if pixels is not None else node('span', split.names[i],
+        node('small', '(no picture)'), class_='name')
 
 # %% ../nbs/63_page.ipynb #9d817d76
 def sign(
     answer, # `Answer`
 ):
     "Its mark and score."
-    return node('span', '✓ ' if answer.right else '✗ ', f'{answer.score:.2f}', class_='right' if answer.right else 'wrong', title='right' if answer.right else 'wrong')
+    return node('span', '✓ ' if answer.right else '✗ ', f'{answer.score:.2f}', class_='right' if answer.right else 'wrong',
+                title='right' if answer.right else 'wrong')
 
 # %% ../nbs/63_page.ipynb #5189c93d
 def image_query_node(
@@ -388,7 +427,8 @@ def caption_query_node(
     "A caption with its best images, one strip per run."
     split = next(iter(named.values())).ts.split
     strips = [[node('p', f"{n + ': ' if n else ''}its image has rank {r.ranks['t2i'][c]}", class_='place'),
-               node('div', [node('figure', image_node(split, a.index), node('figcaption', sign(a)), class_='right' if a.right else 'wrong') for a in r.best('t2i', c, k)], class_='strip')] for n, r in named.items()]
+               node('div', [node('figure', image_node(split, a.index), node('figcaption', sign(a)), class_='right' if a.right else 'wrong')
+                            for a in r.best('t2i', c, k)], class_='strip')] for n, r in named.items()]
     return node('article', node('p', split.captions[c], class_='caption'), *strips)
 
 # %% ../nbs/63_page.ipynb #f0480e64
@@ -429,9 +469,13 @@ def concepts_section(
     g = folder.graph
     if g is None: return []
     busy = g.words[int(((g.adj > 0).sum(0) + (g.adj > 0).sum(1)).argmax())]
-    out = [node('p', f"{len(g)} concepts; the most frequent: {', '.join(g.words[:20])}."), node('p', f"Node vectors from {g.source}. {' '.join(n[:1].upper() + n[1:] for n in g.notes)}"),
+    out = [node('p', f"{len(g)} concepts; the most frequent: {', '.join(g.words[:20])}."),
+           node('p', f"Node vectors from {g.source}. {' '.join(n[:1].upper() + n[1:] for n in g.notes)}"),
            figure(lambda: show_concept(g, busy), f'The concept graph around {busy}.', 'The concept with the most neighbours.')]
-    if folder.run: out.append(figure(lambda: show_concepts(folder.run, folder.run.task.split('test'), c), 'Bars: the concepts that an image and its caption activate most.', 'Which concepts an image and its caption activate.'))
+    if folder.run:
+        out.append(figure(lambda: show_concepts(folder.run, folder.run.task.split('test'), c),
+                          'Bars: the concepts that an image and its caption activate most.',
+                          'Which concepts an image and its caption activate.'))
     return [node('h3', folder.name), *out]
 
 # %% ../nbs/63_page.ipynb #84e52b8e
@@ -442,14 +486,21 @@ def attention_section(
     "Where the heads look in an image and in its caption, and how alike they are."
     ts, run = folder.run.task.split('test'), folder.run
     text = ts.split.captions[int((ts.caption_image == i).nonzero()[0])]
-    out = [node('h3', folder.name), figure(lambda: show_attention(run, ts.split, i), f'The image {ts.split.names[i]} with the regions that each head looks at.', 'Bright regions are looked at; the three largest shares are framed, the largest in percent; above, the entropy of the head (1: everywhere alike).'),
-           figure(lambda: show_word_attention(run, text), f'A map of heads by words for the caption: {text}', 'How much each head takes from each word.')]
+    out = [node('h3', folder.name), figure(lambda: show_attention(run, ts.split, i),
+                                           f'The image {ts.split.names[i]} with the regions that each head looks at.',
+                                           'Bright regions are looked at; the three largest shares are framed, the largest in percent; '
+                                           'above, the entropy of the head (1: everywhere alike).'),
+           figure(lambda: show_word_attention(run, text), f'A map of heads by words for the caption: {text}',
+                  'How much each head takes from each word.')]
     if run.cfg.model.attention != 'multihead' or run.cfg.model.heads < 2: return out
     try: t = head_table(run)
     except InputError as e: return out + [node('p', str(e), class_='note')]   # one region and one word: nothing to look at
-    rows = [[side, *(f'{r[k]:.3f}' for k in ('entropy', 'divergence', 'chance', 'redundancy')), f"{r['low']:.3f} to {r['high']:.3f}"] for side, r in t.iterrows()]
-    return out + [table(('', 'entropy', 'divergence of two heads, bits', 'by chance', 'redundancy', '95 %'), rows, 'redundancy of the heads'),
-                  node('p', 'Redundancy is 1 when all heads look alike, 0 when their maps agree no more than chance. An entropy near 1 means that they look nearly everywhere alike, and then there is little to tell apart.'),
+    rows = [[side, *(f'{r[k]:.3f}' for k in ('entropy', 'divergence', 'chance', 'redundancy')), f"{r['low']:.3f} to {r['high']:.3f}"]
+            for side, r in t.iterrows()]
+    return out + [table(('', 'entropy', 'divergence of two heads, bits', 'by chance', 'redundancy', '95 %'), rows,
+                        'redundancy of the heads'),
+                  node('p', 'Redundancy is 1 when all heads look alike, 0 when their maps agree no more than chance. '
+                            'An entropy near 1 means that they look nearly everywhere alike, and then there is little to tell apart.'),
                   figure(lambda: show_heads(run), 'Redundancy of each pair of heads, and the entropy of each head.')]
 
 # %% ../nbs/63_page.ipynb #821ba735
@@ -505,8 +556,10 @@ def sections(
     first = [g[0] for g in named.values()]
     concepts, attention = [e for f in first for e in concepts_section(f)], [e for f in first if f.run for e in attention_section(f)]
     found = retrieval_section(rankings) + disagreement_section(rankings) if rankings else []
-    return [*results_section(named), *difference_section(named), *training_section(named), *found, *([node('h2', 'Concepts')] if concepts else []), *concepts,
-            *([node('h2', 'Attention')] if attention else []), *attention, *settings_section(folders), *data_section(folders), *environment_section(folders), *reproduce_section(folders)]
+    return [*results_section(named), *difference_section(named), *training_section(named), *found,
+            *([node('h2', 'Concepts')] if concepts else []), *concepts,
+            *([node('h2', 'Attention')] if attention else []), *attention, *settings_section(folders), *data_section(folders),
+            *environment_section(folders), *reproduce_section(folders)]
 
 # %% ../nbs/63_page.ipynb #9ed2a870
 def page(
@@ -516,17 +569,21 @@ def page(
     parts = left_out(folders) + sections(folders)
     heads = [e for e in parts if e.tag == 'h2']
     for k, e in enumerate(heads): e.set('id', f'part-{k + 1}')
-    demo = node('p', 'A demonstration: its numbers say nothing about photographs.', class_='demo') if any(f.about['store']['kind'] == 'demonstration' for f in folders) else None
+    demo = node('p', 'A demonstration: its numbers say nothing about photographs.',
+                class_='demo') if any(f.about['store']['kind'] == 'demonstration' for f in folders) else None
     title = ' and '.join(f.name for f in folders)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = node('head', node('meta', charset='utf-8'), node('meta', http_equiv='Content-Security-Policy', content=policy), node('meta', name='viewport', content='width=device-width, initial-scale=1'), node('title', title), node('style', CSS))
-    body = node('body', node('h1', title), demo, node('nav', [node('a', e.text, href=f"#{e.get('id')}") for e in heads], aria_label='parts of the page'), node('main', parts))
+    head = node('head', node('meta', charset='utf-8'), node('meta', http_equiv='Content-Security-Policy', content=policy),
+                node('meta', name='viewport', content='width=device-width, initial-scale=1'), node('title', title), node('style', CSS))
+    body = node('body', node('h1', title), demo, node('nav', [node('a', e.text, href=f"#{e.get('id')}") for e in heads],
+                                                      aria_label='parts of the page'), node('main', parts))
     return '<!doctype html>\n' + ET.tostring(node('html', head, body, lang='en'), encoding='unicode', method='html')
 
 # %% ../nbs/63_page.ipynb #f01683a7
 def make_parser():
     "The parser of `mhcvse-report`."
-    p = argparse.ArgumentParser(prog='mhcvse-report', description="A run's folder as one HTML file that opens without a network.", epilog='Runs that differ in their seed only are taken together.')
+    p = argparse.ArgumentParser(prog='mhcvse-report', description="A run's folder as one HTML file that opens without a network.",
+                                epilog='Runs that differ in their seed only are taken together.')
     p.add_argument('runs', metavar='RUN', nargs='+', help="a run's folder; several are set side by side")
     p.add_argument('--out', metavar='FILE', help='where the page goes (default: report.html in the folder of the first run)')
     p.add_argument('--store', metavar='FILE', help='the store to show the runs on, where it is not the one they name')
@@ -546,7 +603,9 @@ def main(
         with atomic_path(out) as tmp: tmp.write_bytes(text.encode('utf-8', 'replace'))
         print(f'{typed_path(out)}: {out.stat().st_size/1e6:.1f} MB')
         for f in folders:
-            if not f.run: print(f'{f.name}: {f.gone} So the page lacks what it finds, its attention and the data card; mhcvse-report RUN --store FILE names the store.')
+            if not f.run:
+                print(f'{f.name}: {f.gone} So the page lacks what it finds, its attention and the data card; '
+                      'mhcvse-report RUN --store FILE names the store.')
     return run_command('mhcvse-report', write, 'Give a place that can be written with --out FILE.', 'Nothing was written.')
 
 # %% ../nbs/63_page.ipynb #18858067

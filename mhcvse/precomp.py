@@ -33,13 +33,17 @@ def read_lines(
     with open(path, 'rb') as f:
         for i, l in enumerate(f, 1): # a binary file is cut at line feeds alone
             try: out.append((l if i > 1 else l.removeprefix(b'\xef\xbb\xbf')).decode('utf-8').removesuffix('\n').rstrip('\r'))
-            except UnicodeDecodeError as e: raise InputError(f'{path}, line {i}: byte {e.start+1} is not UTF-8: save the file as UTF-8.') from None
-            if not out[-1].strip() or '\0' in out[-1]: raise InputError(f'{path}, line {i}: the {what} is empty or no text: write it, or remove the image with all its lines.')
+            except UnicodeDecodeError as e:
+                raise InputError(f'{path}, line {i}: byte {e.start+1} is not UTF-8: save the file as UTF-8.') from None
+            if not out[-1].strip() or '\0' in out[-1]:
+                raise InputError(f'{path}, line {i}: the {what} is empty or no text: write it, or remove the image with all its lines.')
     return out
 
 # %% ../nbs/13_precomp.ipynb #b0f0f061
-NOT_NPY = {b'<': 'It is a web page: download the file itself.', b'version https://git-lfs': 'It is a pointer of Git LFS: fetch the file itself with git lfs pull.',
-           b'PK': 'It is an archive: unpack it, or save its array with np.save.', b'\x1f\x8b': 'It is compressed: unpack it.', b'\x89HDF': 'It is an HDF5 file: save its array with np.save.'}
+NOT_NPY = {b'<': 'It is a web page: download the file itself.', b'version https://git-lfs': 'It is a pointer of Git LFS: '
+    'fetch the file itself with git lfs pull.',
+           b'PK': 'It is an archive: unpack it, or save its array with np.save.', b'\x1f\x8b': 'It is compressed: unpack it.',
+           b'\x89HDF': 'It is an HDF5 file: save its array with np.save.'}
 
 # %% ../nbs/13_precomp.ipynb #87010168
 def npy_header(
@@ -56,7 +60,9 @@ def npy_header(
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(f)
             if not all(type(k) is int and 0 <= k < 2**48 for k in shape): raise ValueError(f'shape is not valid: {shape}')
-        except Exception as e: raise InputError(f'{path} is not a readable .npy array ({str(e)[:100]}). {cure}') from None  # a damaged header can raise anything
+        except Exception as e:
+            raise InputError(f'{path} is not a readable .npy array '
+                             f'({str(e)[:100]}). {cure}') from None  # a damaged header can raise anything
         return shape, dtype, f.tell() + int(np.prod(shape, dtype='i8'))*dtype.itemsize
 
 # %% ../nbs/13_precomp.ipynb #492332ea
@@ -68,7 +74,9 @@ def open_npy(
     shape, dtype, size = npy_header(path)
     if dtype.hasobject: raise InputError(f'{path} holds Python objects. Save a plain array of numbers with np.save.')
     got = Path(path).stat().st_size
-    if got != size: raise InputError(f"{path} has {got:,} bytes and should have {size:,} by its header: it was {'cut off' if got < size else 'written twice or damaged'}. Copy or download it again.")
+    if got != size:
+        raise InputError(f"{path} has {got:,} bytes and should have {size:,} by its header: "
+                         f"it was {'cut off' if got < size else 'written twice or damaged'}. Copy or download it again.")
     flat = flat and len(shape) == 2
     try: check_features(np.broadcast_to(np.empty((), dtype), (shape[0], 1, shape[1]) if flat else shape))
     except ValueError as e: raise InputError(f'{path}: {e} The array should be (images, regions, feature size), of numbers.') from None
@@ -100,7 +108,8 @@ class NpyRows:
             differ = (rows[k::self.step] != first).any((1, 2))
             if not differ.any(): continue
             i = (start + int(differ.argmax()))*self.step
-            raise InputError(f'{self.path}: rows {i} and {i+k} differ, and with one row per caption each image should stand {self.step} times. If every image has one caption, say per_image=1 (--per-image 1).')
+            raise InputError(f'{self.path}: rows {i} and {i+k} differ, and with one row per caption each image should stand {self.step} '
+                             'times. If every image has one caption, say per_image=1 (--per-image 1).')
         return first
     def __getitem__(self, s):
         if self.step == 1: return self.rows(s.start, s.stop)
@@ -136,7 +145,8 @@ class Halved:
         over = (np.isinf(y) & np.isfinite(x)).any((1, 2))
         if over.any():
             i = s.start + int(over.argmax())
-            raise InputError(f"{self.where(i)} holds {np.abs(x[i-s.start]).max():.6g}, more than float16 can hold (65504): import it without --float16 (half=True).")
+            raise InputError(f"{self.where(i)} holds {np.abs(x[i-s.start]).max():.6g}, more than float16 can hold (65504): "
+                             "import it without --float16 (half=True).")
         d, c = cosine_changes(x, y), self.notes['float16']
         c['mean_change'] += (float(d.mean()) - c['mean_change'])*d.size/(c['cosines'] + d.size)
         c['cosines'], c['largest_change'] = c['cosines'] + d.size, max(c['largest_change'], float(d.max()))
@@ -152,8 +162,12 @@ def check_captions(
 ):
     "Raise `InputError` when the lines are captions in another dress: printed byte strings, or Flickr's own token format."
     for i, l in enumerate(lines, 1):
-        if re.fullmatch(r'''b(['"]).*\1''', l): raise InputError(f"{path}, line {i}: {l[:30]!r} is a byte string that Python has printed: take off b'…', or decode and write the captions again.")
-        if re.match(r'\S+\.(jpe?g|png)#\d+\s', l): raise InputError(f'{path}, line {i} begins with the name of its image: keep the caption alone (the names go to a _names.txt file).')
+        if re.fullmatch(r'''b(['"]).*\1''', l):
+            raise InputError(f"{path}, line {i}: {l[:30]!r} is a byte string that Python has printed: take off b'…', or decode and write "
+                             "the captions again.")
+        if re.match(r'\S+\.(jpe?g|png)#\d+\s', l):
+            raise InputError(f'{path}, line {i} begins with the name of its image: keep the caption alone (the names go to a '
+                             '_names.txt file).')
 
 # %% ../nbs/13_precomp.ipynb #1dac56e5
 def per_row(
@@ -164,10 +178,13 @@ def per_row(
     "One line per image, or None without the file; a line twice, or two for one image, is an `InputError`."
     if not path.exists(): return None
     lines = read_lines(path, 'line')
-    if len(lines) not in (n, m): raise InputError(f'{path} has {len(lines)} lines for {n} images: give one line per image, or remove the file.')
+    if len(lines) not in (n, m):
+        raise InputError(f'{path} has {len(lines)} lines for {n} images: give one line per image, or remove the file.')
     step = len(lines)//n
     for i, l in enumerate(lines):
-        if l != lines[i//step*step]: raise InputError(f"{path}, line {i+1}: '{l}', and '{lines[i//step*step]}' before it, for the same image {i//step}: give one line per image, or remove the file.")
+        if l != lines[i//step*step]:
+            raise InputError(f"{path}, line {i+1}: '{l}', and '{lines[i//step*step]}' before it, for the same image {i//step}: "
+                             "give one line per image, or remove the file.")
     check_unique(lines[::step], path)
     return lines[::step]
 
@@ -178,7 +195,9 @@ def whole_numbers(
 ):
     "Lines of whole numbers as ints."
     for i, l in enumerate(lines or [], 1):
-        if not re.fullmatch(r'\s*[+-]?\d{1,19}\s*', l) or not -2**63 <= int(l) < 2**63: raise InputError(f"{path}: '{l}' (image {i-1}) is not a whole number of at most 64 bits: give one id per line, or remove the file.")
+        if not re.fullmatch(r'\s*[+-]?\d{1,19}\s*', l) or not -2**63 <= int(l) < 2**63:
+            raise InputError(f"{path}: '{l}' (image {i-1}) is not a whole number of at most 64 bits: give one id per line, or remove "
+                             "the file.")
     return lines and [int(l) for l in lines]
 
 # %% ../nbs/13_precomp.ipynb #3484efe4
@@ -235,10 +254,15 @@ def read_karpathy(
     out = []
     for i, d in enumerate(json_list(path, 'images')):
         try:
-            name, split, said, ids = d['filename'], d['split'], [s['raw'].strip() for s in d['sentences']], [d[k] for k in ('imgid', 'cocoid') if k in d]
-            if not isinstance(name, str) or not isinstance(split, str) or not all(isinstance(k, int) for k in ids): raise TypeError('filename and split should be texts, imgid and cocoid whole numbers')
-        except (KeyError, TypeError, AttributeError) as e: raise InputError(f"{path}: image {i} is not as in Karpathy's dataset_*.json (filename, split, sentences with raw): {e!r}. Give that file, or leave it out.") from None
-        if split not in KARPATHY_SPLITS: raise InputError(f"{path}: image {i} ({name}) has the split '{split}'; {did_you_mean(split, KARPATHY_SPLITS)}")
+            name, split, said, ids = d['filename'], d['split'], [s['raw'].strip() for s in d['sentences']], [d[k]
+                for k in ('imgid', 'cocoid') if k in d]
+            if not isinstance(name, str) or not isinstance(split, str) or not all(isinstance(k, int) for k in ids):
+                raise TypeError('filename and split should be texts, imgid and cocoid whole numbers')
+        except (KeyError, TypeError, AttributeError) as e:
+            raise InputError(f"{path}: image {i} is not as in Karpathy's dataset_*.json (filename, split, sentences with raw): {e!r}. "
+                             "Give that file, or leave it out.") from None
+        if split not in KARPATHY_SPLITS:
+            raise InputError(f"{path}: image {i} ({name}) has the split '{split}'; {did_you_mean(split, KARPATHY_SPLITS)}")
         out.append(Described(name, KARPATHY_SPLITS[split], said, ids))
     check_unique([d.name for d in out], path)
     if not out: raise InputError(f'{path} describes no images: it may be cut off, download it again.')
@@ -291,11 +315,15 @@ def described_data(
 ):
     "What `write_store` needs, from features in the order of the JSON."
     ims = folder/'all_ims.npy'
-    if karpathy is None: raise InputError(f'{ims} holds images of all splits: say which they are with --karpathy dataset_NAME.json (karpathy=…).')
+    if karpathy is None:
+        raise InputError(f'{ims} holds images of all splits: say which they are with --karpathy dataset_NAME.json (karpathy=…).')
     features, images = NpyRows(ims), karpathy.images
-    if features.shape[0] != len(images): raise InputError(f'{ims} has {features.shape[0]} rows and {karpathy.path} describes {len(images)} images: there should be one row per image, in its order.')
+    if features.shape[0] != len(images):
+        raise InputError(f'{ims} has {features.shape[0]} rows and {karpathy.path} describes {len(images)} images: '
+                         'there should be one row per image, in its order.')
     extras = precomp_extras(folder, {'all': len(images)}, features.shape[1])
-    return dict(features=features, captions=[c for d in images for c in d.captions], caption_image=np.repeat(np.arange(len(images)), [len(d.captions) for d in images]),
+    return dict(features=features, captions=[c for d in images for c in d.captions],
+                caption_image=np.repeat(np.arange(len(images)), [len(d.captions) for d in images]),
                 split=[d.split for d in images], names=[d.name for d in images], **extras)
 
 # %% ../nbs/13_precomp.ipynb #86e4db8b
@@ -307,7 +335,9 @@ def precomp_data(
     "What `write_store` needs, from a folder in the published layout; every check that does not read the features."
     parts = {s: precomp_split(folder, s, per_image) for s in SPLITS if (folder/f'{s}_ims.npy').exists()}
     if not parts and (folder/'all_ims.npy').exists(): return described_data(folder, karpathy)
-    if not parts: raise InputError(f'{folder} holds none of {", ".join(f"{s}_ims.npy" for s in SPLITS)}: give the folder of the published arrays (`mhcvse-prepare check FOLDER` says what is missing).')
+    if not parts:
+        raise InputError(f'{folder} holds none of {", ".join(f"{s}_ims.npy" for s in SPLITS)}: give the folder of the published arrays '
+                         '(`mhcvse-prepare check FOLDER` says what is missing).')
     features = Joined([NpyRows(*p['file']) for p in parts.values()])
     if karpathy: parts = {s: p | dict(names=karpathy_names(karpathy, s, p)) for s, p in parts.items()}
     check_apart({s: p['names'] for s, p in parts.items() if p['names']}, folder)
@@ -315,7 +345,8 @@ def precomp_data(
     names = [n for s, p in parts.items() for n in p['names'] or [f'{s}-{i}' for i in p['ids'] or range(p['n'])]]
     ids = [i for p in parts.values() for i in p['ids']] if all(p['ids'] for p in parts.values()) else None
     extras = precomp_extras(folder, {s: p['n'] for s, p in parts.items()}, features.shape[1])
-    return dict(features=features, captions=captions, caption_image=np.arange(len(captions))//per_image, split=[s for s, p in parts.items() for _ in range(p['n'])], names=names, ids=ids, **extras)
+    return dict(features=features, captions=captions, caption_image=np.arange(len(captions))//per_image,
+                split=[s for s, p in parts.items() for _ in range(p['n'])], names=names, ids=ids, **extras)
 
 # %% ../nbs/13_precomp.ipynb #0017af32
 ABOUT = 'about.json'
@@ -331,7 +362,9 @@ def read_about(
     except InputError as e: raise InputError(f'{e} Or remove it.') from None
     about = about if isinstance(about, dict) else {}
     for k, t in kinds.items():
-        if not isinstance(about.get(k), t): raise InputError(f"{path}: '{k}' is {about.get(k)!r} and should be of type {t.__name__}: remove the file, or export the store again.")
+        if not isinstance(about.get(k), t):
+            raise InputError(f"{path}: '{k}' is {about.get(k)!r} and should be of type {t.__name__}: remove the file, or export the "
+                             "store again.")
     return {k: about[k] for k in kinds}
 
 # %% ../nbs/13_precomp.ipynb #f212a485
@@ -353,10 +386,14 @@ def import_precomp(
     check_whole(1, per_image=per_image)
     check_target(dst)
     data = precomp_data(folder, per_image, Karpathy(karpathy) if karpathy else None)
-    files = sorted(p for s in (*SPLITS, 'all') for p in folder.glob(f'{s}_*') if p.suffix in ('.npy', '.txt')) + [p for p in (karpathy and Path(karpathy), about and folder/ABOUT) if p]
+    files = sorted(p for s in (*SPLITS, 'all') for p in folder.glob(f'{s}_*') if p.suffix in ('.npy', '.txt')) + [p
+        for p in (karpathy and Path(karpathy), about and folder/ABOUT) if p]
     known = dict(karpathy=karpathy and Path(karpathy).name, exported=about and {k: about[k] for k in ('name', 'hash', 'provenance')})
-    return write_store(dst, Halved(data.pop('features')) if half else data.pop('features'), **data, scale=scale, name=name or about.get('name') or folder.resolve().name, kind=about.get('kind', 'data'),
-                       resume=file_marks(files), keep=keep, layout='precomp', files={p.name: p.stat().st_size for p in files if p.name.endswith('_ims.npy')}, per_image=per_image, **{k: v for k, v in known.items() if v})
+    return write_store(dst, Halved(data.pop('features')) if half else data.pop('features'), **data, scale=scale,
+                       name=name or about.get('name') or folder.resolve().name, kind=about.get('kind', 'data'),
+                       resume=file_marks(files), keep=keep, layout='precomp',
+                       files={p.name: p.stat().st_size for p in files if p.name.endswith('_ims.npy')}, per_image=per_image,
+                       **{k: v for k, v in known.items() if v})
 
 # %% ../nbs/13_precomp.ipynb #310ac219
 def write_npy(
@@ -379,7 +416,9 @@ def captions_each(
     n = np.bincount(store.items['caption_image'], minlength=store.n_images)
     if (n != n[0]).any():
         i = int((n != n[0]).argmax())
-        raise InputError(f"{store.path}: image 0 ('{store.items['names'][0]}') has {n[0]} captions and image {i} ('{store.items['names'][i]}') {n[i]}. The npy layout needs the same number for all: keep the store, or merge and split the data so that they have.")
+        raise InputError(f"{store.path}: image 0 ('{store.items['names'][0]}') has {n[0]} captions and image {i} "
+                         f"('{store.items['names'][i]}') {n[i]}. The npy layout needs the same number for all: "
+                         "keep the store, or merge and split the data so that they have.")
     return int(n[0])
 
 # %% ../nbs/13_precomp.ipynb #eca0da80
@@ -391,7 +430,8 @@ def write_lines(
     "Write lines that `read_lines` gives back as they are; `InputError` for a text that would not survive."
     for i, l in enumerate(lines):
         if '\n' in l or l.endswith('\r') or (i == 0 and l.startswith('\ufeff')):
-            raise InputError(f"{store.path}: {l[:40]!r} does not fit on a line of {path.name}, which holds one text a line: take the line break, or the byte-order mark at its beginning, out of it and write the store again.")
+            raise InputError(f"{store.path}: {l[:40]!r} does not fit on a line of {path.name}, which holds one text a line: "
+                             "take the line break, or the byte-order mark at its beginning, out of it and write the store again.")
     Path(path).write_bytes(''.join(f'{l}\n' for l in lines).encode())
 
 # %% ../nbs/13_precomp.ipynb #b03d0e53
@@ -424,8 +464,11 @@ def export_precomp(
             part.mkdir(parents=True)
             for s in store.splits: export_split(store.split(s), part)
             try: precomp_data(part, per)
-            except InputError as e: raise InputError(f"{store.path} cannot be written in this layout, since it could not be read again. {str(e).replace(str(part), str(folder))}") from None
-            write_json(part/ABOUT, dict(name=store.name, kind=store.kind, hash=store.hash, scale=store.scale, per_image=per, provenance=store.provenance))
+            except InputError as e:
+                raise InputError(f"{store.path} cannot be written in this layout, since it could not be read again. "
+                                 f"{str(e).replace(str(part), str(folder))}") from None
+            write_json(part/ABOUT, dict(name=store.name, kind=store.kind, hash=store.hash, scale=store.scale, per_image=per,
+                                        provenance=store.provenance))
             os.replace(part, folder)
     finally: shutil.rmtree(part, ignore_errors=True)
     return per
@@ -438,7 +481,8 @@ def import_once(
 ):
     "The store of a folder: the one that was made before from the same files, or a new one."
     folder = Path(folder).resolve()
-    stats = sorted(file_marks(p for s in (*SPLITS, ABOUT) for p in folder.glob(s if s == ABOUT else f'{s}_*') if p.suffix in ('.npy', '.txt', '.json')))
+    stats = sorted(file_marks(p for s in (*SPLITS, ABOUT) for p in folder.glob(s if s == ABOUT else f'{s}_*')
+                              if p.suffix in ('.npy', '.txt', '.json')))
     dst = Path(root)/'data'/f'{folder.name}-{content_hash(stats, float(read_about(folder).get("scale", 1.) if scale is None else scale))[:8]}.h5'
     if dst.exists(): print(f'data: {short_path(dst)}, imported before from {folder.name}')
     else:
@@ -446,7 +490,8 @@ def import_once(
         try: import_precomp(folder, dst, scale)
         except InputError as e:
             if '--' not in str(e): raise
-            raise InputError(f"{e} Options are for the command: mhcvse-prepare precomp {shlex.quote(short_path(folder))} data/NAME.h5 …; then give data/NAME.h5 as the data.") from None
+            raise InputError(f"{e} Options are for the command: mhcvse-prepare precomp {shlex.quote(short_path(folder))} data/NAME.h5 …; "
+                             "then give data/NAME.h5 as the data.") from None
     return Store(dst)
 
 # %% ../nbs/13_precomp.ipynb #0bb1c8a7
@@ -475,11 +520,15 @@ def open_data(
 ):
     "The store to use; None when it is to be chosen (`auto`) and there is no Flickr30k."
     root = Path(root or project_root())
-    if not str(data).strip(): raise InputError("data='' is empty: give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt.")
-    path = find_flickr30k(root) if data == 'auto' else next((p for p in (Path(data).expanduser(), root/data, root/'data'/data) if p.exists()), Path(data))
+    if not str(data).strip():
+        raise InputError("data='' is empty: give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt.")
+    path = find_flickr30k(root) if data == 'auto' else next((p for p in (Path(data).expanduser(), root/data, root/'data'/data)
+        if p.exists()), Path(data))
     if path is None: return None
-    if data == 'scenes' and not path.exists(): raise InputError("data='scenes' is the built-in world, which mhcvse.open_scenes(root) makes.")
+    if data == 'scenes' and not path.exists():
+        raise InputError("data='scenes' is the built-in world, which mhcvse.open_scenes(root) makes.")
     if path.is_dir(): return import_once(path, root, scale)
     if path.exists(): return Store(path)
     near = [p.name for p in sorted(root.glob('data/*')) if p.suffix == '.h5' or p.is_dir()]
-    raise InputError(f"data={str(data)!r} does not exist (looked here, in the project and in its data/): give 'auto', 'scenes', a .h5 store, or a folder with train_ims.npy and train_caps.txt; {did_you_mean(path.name, ['auto', 'scenes', *near])}")
+    raise InputError(f"data={str(data)!r} does not exist (looked here, in the project and in its data/): give 'auto', 'scenes', a .h5 "
+                     f"store, or a folder with train_ims.npy and train_caps.txt; {did_you_mean(path.name, ['auto', 'scenes', *near])}")

@@ -36,12 +36,15 @@ def describe(
 ):
     "The data card of a store as text."
     c, n = store.card(), lengths(store)
-    lines = [f"{store.name}: {c['images']:,} images, {len(n['words']):,} captions, {store.path.stat().st_size/1e6:,.1f} MB. {store.warning}".rstrip(),
+    lines = [f"{store.name}: {c['images']:,} images, {len(n['words']):,} captions, {store.path.stat().st_size/1e6:,.1f} MB. "
+             f"{store.warning}".rstrip(),
              f"  hash       {store.hash}",
-             f"  features   {c['regions']} regions x {c['feature_size']}, {c['dtype']}" + (f", times {store.scale:g}" if store.scale != 1 else ''),
+             f"  features   {c['regions']} regions x {c['feature_size']}, {c['dtype']}"
+             + (f", times {store.scale:g}" if store.scale != 1 else ''),
              f"  regions    {spread(n['regions'])} in an image", f"  words      {spread(n['words'])} in a caption",
              f"  also there {', '.join(c['extras']) or 'nothing else'}"]
-    lines += [f"  {s:<10} {v['images']:,} images, {v['captions']:,} captions, {' to '.join(map(str, sorted(set(v['per_image']))))} for each" for s, v in c['splits'].items()]
+    lines += [f"  {s:<10} {v['images']:,} images, {v['captions']:,} captions, "
+              f"{' to '.join(map(str, sorted(set(v['per_image']))))} for each" for s, v in c['splits'].items()]
     lines += [f'  {l}' for l in repeats_text(store).splitlines()]
     lines += ['  it came from'] + [f'    {k}: {json.dumps(v, ensure_ascii=False)}' for k, v in store.provenance.items()]
     for s in map(store.split, store.splits if examples else []):
@@ -63,7 +66,8 @@ class Known(NamedTuple):
 SCAN = "its features are published by the authors of SCAN (Lee et al., ECCV 2018), whose repository says under 'Download data' where"
 KNOWN = [Known('Flickr30k', FLICKR30K, 'f30k_precomp', dict(train=(29000,), dev=(1014,), test=(1000,)), SCAN),
          Known('COCO', r'coco', 'coco_precomp', dict(train=(113287,), dev=(5000, 1000), test=(1000, 5000), testall=(5000,)), SCAN),
-         Known('Flickr8k', r'f8k|flickr8k', 'f8k_precomp', dict(train=(6000,), dev=(1000,), test=(1000,)), 'SCAN publishes no features of it: extract your own from its images')]
+         Known('Flickr8k', r'f8k|flickr8k', 'f8k_precomp', dict(train=(6000,), dev=(1000,), test=(1000,)),
+               'SCAN publishes no features of it: extract your own from its images')]
 
 # %% ../nbs/62_prepare.ipynb #ce23fb5c
 class Finding(NamedTuple):
@@ -82,16 +86,20 @@ def look_at_split(
     "What can be said of a split without reading its features."
     ims, caps = folder/f'{split}_ims.npy', folder/f'{split}_caps.txt'
     lost = [p.name for p in (ims, caps) if not p.exists()]
-    if lost: return [Finding('missing', split, f"{' and '.join(lost)}: put {'them' if len(lost) > 1 else 'it'} into {folder}; {known.where if known else 'both files of a split are needed'}.")]
+    if lost:
+        return [Finding('missing', split, f"{' and '.join(lost)}: put {'them' if len(lost) > 1 else 'it'} into {folder}; "
+                                          f"{known.where if known else 'both files of a split are needed'}.")]
     wrong, got = [], None
-    for look in (lambda: open_npy(ims) is None, lambda: check_captions(read_lines(caps, 'caption'), caps), lambda: precomp_split(folder, split, per_image)):
+    for look in (lambda: open_npy(ims) is None, lambda: check_captions(read_lines(caps, 'caption'), caps),
+                 lambda: precomp_split(folder, split, per_image)):
         try: got = look()
         except InputError as e: wrong.append(str(e))
     if wrong: return [Finding('wrong', split, w) for w in dict.fromkeys(wrong)]
     a, step = open_npy(ims), got['file'][1]
     said = f"{got['n']:,} images x {a.shape[1]} x {a.shape[2]} {a.dtype}{f', each {step} times' if step > 1 else ''}, {len(got['captions']):,} captions"
     want = known.images.get(split, (got['n'],)) if known else (got['n'],)
-    return [Finding('ok', split, said) if got['n'] in want else Finding('differs', split, f"{said}; the published split has {' or '.join(f'{w:,}' for w in want)} images")]
+    return [Finding('ok', split, said) if got['n'] in want else Finding('differs', split,
+        f"{said}; the published split has {' or '.join(f'{w:,}' for w in want)} images")]
 
 # %% ../nbs/62_prepare.ipynb #5660288e
 def look_at_folder(
@@ -109,10 +117,14 @@ def look_at_folder(
         try: out and precomp_data(folder, per_image)
         except InputError as e: out.append(Finding('wrong', 'splits', str(e)))
     if has('all'):
-        try: out.append(Finding('ok', 'all', f'{len(open_npy(folder/"all_ims.npy")):,} images; captions, names and splits come from --karpathy dataset_NAME.json'))
+        try:
+            out.append(Finding('ok', 'all', f'{len(open_npy(folder/"all_ims.npy")):,} images; captions, names and splits come from '
+                                            '--karpathy dataset_NAME.json'))
         except (InputError, FileNotFoundError) as e: out.append(Finding('wrong', 'all', str(e)))
-    json_ = next(iter(sorted([*folder.glob('dataset_*.json'), *folder.parent.glob(f"dataset_{known.title.lower() if known else folder.name}*.json")])), None)
-    words = ['mhcvse-prepare', 'precomp', folder, f"data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5", *(['--karpathy', json_] if json_ else []), *given]
+    json_ = next(iter(sorted([*folder.glob('dataset_*.json'),
+                              *folder.parent.glob(f"dataset_{known.title.lower() if known else folder.name}*.json")])), None)
+    words = ['mhcvse-prepare', 'precomp', folder, f"data/{re.sub('_?precomp$', '', folder.name) or folder.parent.name}.h5",
+             *(['--karpathy', json_] if json_ else []), *given]
     return out + ([] if {'wrong', 'missing'} & {f.state for f in out} else [Finding('then', '', shlex.join(map(str, words)))])
 
 # %% ../nbs/62_prepare.ipynb #e5a8d617
@@ -128,9 +140,13 @@ def look_at_files(
     for p in sorted(root.glob('.*.part')):
         try: n = f"{json.loads(p.with_name(p.name + '.json').read_text())['images']:,} images"
         except (OSError, ValueError, KeyError, TypeError, RecursionError): n = 'its first images'
-        out.append(Finding('unfinished', p.name, f'an import is running, or was interrupted after {n}: the same command goes on from there. To give it up, delete {p.name} and {p.name}.json.'))
-    out += [Finding('unfinished', p.name, f'regions are being extracted, or were until somebody stopped it: the same command goes on from there. To give it up, delete {p.name}.') for p in sorted(root.glob('*.h5.partial'))]
-    out += [Finding('unfinished', p.name, 'a process writes this, or was killed while it did: if none is running, delete it.') for p in sorted(root.glob('.*.tmp'))]
+        out.append(Finding('unfinished', p.name, f'an import is running, or was interrupted after {n}: the same command goes on from '
+                                                 f'there. To give it up, delete {p.name} and {p.name}.json.'))
+    out += [Finding('unfinished', p.name, f'regions are being extracted, or were until somebody stopped it: '
+                                          f'the same command goes on from there. To give it up, delete {p.name}.')
+                                          for p in sorted(root.glob('*.h5.partial'))]
+    out += [Finding('unfinished', p.name, 'a process writes this, or was killed while it did: if none is running, delete it.')
+            for p in sorted(root.glob('.*.tmp'))]
     return out + [Finding('wrong', p.name, 'an archive: unpack it here, and delete it.') for p in sorted(root.glob('*.zip'))]
 
 # %% ../nbs/62_prepare.ipynb #56a66a47
@@ -142,9 +158,11 @@ def check_data(
     "heading -> what there is to say: every data set found, those that are not there, stores and leftovers."
     root, out, here = Path(root).resolve(), {}, set()
     if not root.is_dir(): raise InputError(f'{root} is not a folder: give the one where the data is, or none for the data/ of the project.')
-    found = sorted({p.parent for s in (*SPLITS, 'all') for depth in ('', '*/', '*/*/') for f in ('ims.npy', 'caps.txt') for p in root.glob(f'{depth}{s}_{f}')})
+    found = sorted({p.parent for s in (*SPLITS, 'all') for depth in ('', '*/', '*/*/') for f in ('ims.npy', 'caps.txt')
+                    for p in root.glob(f'{depth}{s}_{f}')})
     for folder in found:
-        known = next((k for k in KNOWN if re.search(k.pattern, str(folder.relative_to(root)) if folder != root else folder.name, re.I)), None)
+        known = next((k for k in KNOWN if re.search(k.pattern, str(folder.relative_to(root)) if folder != root else folder.name,
+                                                    re.I)), None)
         here.add(known and known.title)
         out[f'{known.title} in {folder}' if known else str(folder)] = look_at_folder(folder, known, per_image)
     files = look_at_files(root, deep)
@@ -152,8 +170,13 @@ def check_data(
     if root not in found:
         for k in KNOWN:
             stored = [f.item for f in files if f.state == 'ok' and re.search(k.pattern, f.item + f.said, re.I)]
-            if k.title not in here: out[k.title] = [Finding('ok', '', f"a store: {', '.join(stored)}") if stored else Finding('absent', '', f'there is no folder {k.folder}; {k.where}. data/README.md says what belongs into it.')]
-    if not found and not files: out['Built-in scenes'] = [Finding('ok', '', 'none of these is needed to begin: without data, everything runs on scenes that are made on first use.')]
+            if k.title not in here:
+                out[k.title] = [Finding('ok', '', f"a store: {', '.join(stored)}") if stored
+                                else Finding('absent', '', f'there is no folder {k.folder}; {k.where}. data/README.md says what '
+                                                           'belongs into it.')]
+    if not found and not files:
+        out['Built-in scenes'] = [Finding('ok', '', 'none of these is needed to begin: without data, everything runs on scenes that are '
+                                                    'made on first use.')]
     short = lambda s: s.replace(str(root), short_path(root)) if root.is_relative_to(project_root()) else s
     return {short(title): [f._replace(said=short(f.said)) for f in findings] for title, findings in out.items()}
 
@@ -164,9 +187,12 @@ def precomp_args(
     "Declare the arguments of `precomp`."
     p.add_argument('src', metavar='SRC', help='folder with train_ims.npy, train_caps.txt and the same for dev, test, testall')
     p.add_argument('dst', metavar='DST.h5', help='the store to write')
-    p.add_argument('--float16', action='store_true', help='store half the size, and report what that changes of the cosines between regions')
-    p.add_argument('--karpathy', metavar='JSON', help="Karpathy's dataset_flickr30k.json or dataset_coco.json: names the images, and splits those of an all_ims.npy")
-    p.add_argument('--scale', type=float, metavar='S', help='what a stored number is multiplied with to be an activation (for uint8 features; default 1)')
+    p.add_argument('--float16', action='store_true', help='store half the size, and report what that changes of the cosines '
+                                                          'between regions')
+    p.add_argument('--karpathy', metavar='JSON', help="Karpathy's dataset_flickr30k.json or dataset_coco.json: "
+                                                      "names the images, and splits those of an all_ims.npy")
+    p.add_argument('--scale', type=float, metavar='S', help='what a stored number is multiplied with to be an activation (for uint8 '
+                                                            'features; default 1)')
     p.add_argument('--per-image', type=int, metavar='K', help='captions per image (default 5)')
     p.add_argument('--name', default='', help="what the data set is called (default: the folder's name)")
 
@@ -189,14 +215,20 @@ def run_precomp(
     store = import_precomp(a.src, a.dst, a.scale, a.per_image, a.name, a.float16, a.karpathy)
     half = store.provenance.get('float16')
     print(describe(store, 0))
-    if half: print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in the mean, over {half['cosines']:,} pairs")
+    if half:
+        print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in "
+              f"the mean, over {half['cosines']:,} pairs")
     print(use_of(store))
 
 # %% ../nbs/62_prepare.ipynb #31412e50
-PICTURE_OPTIONS = [('regions', int, 'detector: how many boxes of an image (36)'), ('score', float, 'detector: a detection with a lower score does not count (0.05)'),
-                   ('overlap', float, 'detector: boxes that overlap a better one by more are left out (0.5)'), ('min-box', int, 'detector: and those with a side below so many pixels (8)'),
-                   ('min-size', int, 'detector: the shorter side a picture is resized to (its own, mostly 800)'), ('max-size', int, 'detector: unless the longer one would exceed this (its own, mostly 1333)'),
-                   ('grid', int, 'classifier: K, for K x K cells and the whole (3)'), ('size', int, 'classifier: the side a picture is resized to (its own, mostly 224)'),
+PICTURE_OPTIONS = [('regions', int, 'detector: how many boxes of an image (36)'),
+                   ('score', float, 'detector: a detection with a lower score does not count (0.05)'),
+                   ('overlap', float, 'detector: boxes that overlap a better one by more are left out (0.5)'),
+                   ('min-box', int, 'detector: and those with a side below so many pixels (8)'),
+                   ('min-size', int, 'detector: the shorter side a picture is resized to (its own, mostly 800)'),
+                   ('max-size', int, 'detector: unless the longer one would exceed this (its own, mostly 1333)'),
+                   ('grid', int, 'classifier: K, for K x K cells and the whole (3)'),
+                   ('size', int, 'classifier: the side a picture is resized to (its own, mostly 224)'),
                    ('batch-size', int, 'pictures at a time (1 on a CPU, 8 on a GPU)')]
 
 # %% ../nbs/62_prepare.ipynb #6c796902
@@ -225,10 +257,13 @@ def images_args(
 ):
     "Declare the arguments of `images`."
     p.add_argument('folder', metavar='FOLDER', help='the pictures, nested or not; names in CAPTIONS are relative to it')
-    p.add_argument('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; or JSON in Karpathy\'s form')
+    p.add_argument('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; '
+                                                        'or JSON in Karpathy\'s form')
     p.add_argument('out', metavar='DST.h5', help='the store to write')
-    p.add_argument('--model', dest='source', default='fasterrcnn_resnet50_fpn', help="a Faster R-CNN of torchvision, or a classifier such as resnet50 for a grid of cells (default: %(default)s)")
-    p.add_argument('--weights', help='the name of its weights, which torchvision fetches (COCO_V1, IMAGENET1K_V1), or a file with a state dict')
+    p.add_argument('--model', dest='source', default='fasterrcnn_resnet50_fpn',
+                   help="a Faster R-CNN of torchvision, or a classifier such as resnet50 for a grid of cells (default: %(default)s)")
+    p.add_argument('--weights', help='the name of its weights, which torchvision fetches (COCO_V1, IMAGENET1K_V1), or a file with a '
+                                     'state dict')
     p.add_argument('--random-weights', action='store_true', help='random weights, to try things out: the store says so for ever')
     for name, kind, text in PICTURE_OPTIONS: p.add_argument(f'--{name}', type=kind, help=text)
     p.add_argument('--seed', type=int, default=0, help='of random weights (default 0)')
@@ -236,7 +271,8 @@ def images_args(
     p.add_argument('--precision', default='float32', choices=('float32', 'bfloat16', 'float16'), help='of the backbone (default: float32)')
     p.add_argument('--float16', action='store_const', dest='dtype', const='float16', default='float32', help='store half the size')
     p.add_argument('--workers', type=int, default=4, help='threads that read pictures (default 4)')
-    p.add_argument('--thumbnails', type=int, default=160, help='side of the small pictures in the store, for figures and search; 0 for none (default 160)')
+    p.add_argument('--thumbnails', type=int, default=160, help='side of the small pictures in the store, for figures and search; '
+        '0 for none (default 160)')
     p.add_argument('--part', metavar='I/N', help='only the I-th of N parts, in a store of its own; mhcvse-prepare merge joins them')
     p.add_argument('--name', default='', help="what the data set is called (default: the folder's name)")
 
@@ -246,9 +282,12 @@ def launched():
     n = int(os.environ.get('WORLD_SIZE', 1))
     if n < 2: return None
     try: from accelerate import PartialState
-    except ImportError: raise InputError('WORLD_SIZE says that there are several processes, which need accelerate: pip install accelerate (or mhcvse[distributed]), or start one process.') from None
+    except ImportError:
+        raise InputError('WORLD_SIZE says that there are several processes, which need accelerate: pip install accelerate (or '
+                         'mhcvse[distributed]), or start one process.') from None
     state = PartialState(cpu=not torch.cuda.is_available()) # without `cpu` it takes each process for the only one
-    if state.num_processes != n: raise InputError(f'{n} processes were started, and accelerate sees {state.num_processes}: start one, or make parts with --part.')
+    if state.num_processes != n:
+        raise InputError(f'{n} processes were started, and accelerate sees {state.num_processes}: start one, or make parts with --part.')
     return state
 
 # %% ../nbs/62_prepare.ipynb #8897344b
@@ -314,7 +353,8 @@ def merge_options(
 ):
     "Declare what `merge` and `add` share."
     p.add_argument('--pad', action='store_true', help='fill up images with fewer regions; n_regions says which are real')
-    p.add_argument('--prefix', action='store_true', help="put the store's name before each image's name, where names clash (add: before those of the new images)")
+    p.add_argument('--prefix', action='store_true', help="put the store's name before each image's name, where names clash (add: "
+                                                         "before those of the new images)")
     p.add_argument('--drop', nargs='+', default=[], choices=[k for k in EXTRAS if k != 'n_regions'], help='optional arrays to leave out')
 
 # %% ../nbs/62_prepare.ipynb #d716b5c7
@@ -375,8 +415,10 @@ COMMANDS = dict(check=(check_args, run_check), precomp=(precomp_args, run_precom
 # %% ../nbs/62_prepare.ipynb #73549474
 def make_parser():
     "The parser of `mhcvse-prepare`, a subcommand for each of `COMMANDS`."
-    parser = argparse.ArgumentParser(prog='mhcvse-prepare', description='Turn features and captions into a store that has been checked, and look after stores.',
-                                     epilog='mhcvse-prepare COMMAND --help says more about one of them. data/README.md says where published features come from.')
+    parser = argparse.ArgumentParser(prog='mhcvse-prepare', description='Turn features and captions into a store that has been checked, '
+        'and look after stores.',
+                                     epilog='mhcvse-prepare COMMAND --help says more about one of them. data/README.md says where '
+                                            'published features come from.')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for name, (arguments, run) in COMMANDS.items():
         p = commands.add_parser(name, help=run.__doc__.partition('. ')[0].rstrip('.'), description=run.__doc__)

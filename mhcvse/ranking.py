@@ -100,9 +100,12 @@ def embed_parts(
 ):
     "name -> tensor (N,D): fused embeddings of both sides, and consensus embeddings where they count."
     sides = zip(('image', 'caption'), embed_split(run.model, ts, run.cfg, protocol))
-    parts = {f'{side}.{n}': x.float().cpu().contiguous() for side, emb in sides for n, x in zip(('fused', 'consensus'), scored(emb, run.cfg.model.consensus_score)[0])}
+    parts = {f'{side}.{n}': x.float().cpu().contiguous() for side, emb in sides
+             for n, x in zip(('fused', 'consensus'), scored(emb, run.cfg.model.consensus_score)[0])}
     for k, x in parts.items():
-        if not x.isfinite().all(): raise InputError(f'{k}: embedding {(~x.isfinite().all(1)).nonzero()[0].item()} holds NaN or infinity: the weights or the features are broken (`check_store` looks at the features).')
+        if not x.isfinite().all():
+            raise InputError(f'{k}: embedding {(~x.isfinite().all(1)).nonzero()[0].item()} holds NaN or infinity: '
+                             'the weights or the features are broken (`check_store` looks at the features).')
     return parts
 
 # %% ../nbs/40_ranking.ipynb #f1c99b6a

@@ -76,7 +76,8 @@ class Detector:
     ):
         t, head = model.transform, model.roi_heads
         self.model, self.shape = model.eval(), (regions, head.box_predictor.cls_score.in_features)
-        self.settings = dict(source=source or type(model).__name__, weights=weights or dict(name='given in Python', sha256=state_sha(model)), regions=regions, score=head.score_thresh,
+        self.settings = dict(source=source or type(model).__name__, weights=weights
+                             or dict(name='given in Python', sha256=state_sha(model)), regions=regions, score=head.score_thresh,
                              overlap=overlap, min_box=min_box, min_size=t.min_size[-1], max_size=t.max_size)
     def to(self, device):
         "Move the model, in place."
@@ -153,11 +154,16 @@ class GridFeatures:
     ):
         self.network = network.eval()
         try:
-            with torch.inference_mode(): _, width, side, _ = self._map(torch.zeros(1, 3, size, size, device=next(network.parameters()).device)).shape
-        except (RuntimeError, ValueError) as e: raise InputError(f'{source or type(network).__name__} cannot take pictures of size={size} ({str(e).splitlines()[0][:100]}): leave size out, or try another.') from None
-        if not 1 <= grid <= side: raise InputError(f'grid={grid}: at size={size} the last map has {side} x {side} numbers: give 1 to {side}, or a larger size.')
+            with torch.inference_mode():
+                _, width, side, _ = self._map(torch.zeros(1, 3, size, size, device=next(network.parameters()).device)).shape
+        except (RuntimeError, ValueError) as e:
+            raise InputError(f'{source or type(network).__name__} cannot take pictures of size={size} ({str(e).splitlines()[0][:100]}): '
+                             'leave size out, or try another.') from None
+        if not 1 <= grid <= side:
+            raise InputError(f'grid={grid}: at size={size} the last map has {side} x {side} numbers: give 1 to {side}, or a larger size.')
         self.shape, self.parts, self.mean, self.std = (grid*grid + 1, width), grid_boxes(grid, side), mean, std
-        self.settings = dict(source=source or type(network).__name__, weights=weights or dict(name='given in Python', sha256=state_sha(network)), grid=grid, size=size)
+        self.settings = dict(source=source or type(network).__name__, weights=weights
+                             or dict(name='given in Python', sha256=state_sha(network)), grid=grid, size=size)
     def _map(self, x, precision='float32'): return list(maps_of(self.network, x, precision).values())[-1]
     def to(self, device):
         "Move the network, in place."
@@ -183,11 +189,13 @@ def last_map(
     size,  # of the picture that is sent through
 ):
     "The name of the last module before the classifier that gives a map (B, F, h, w)."
-    if isinstance(model, VisionTransformer): raise InputError('a vision transformer has no map: take a convolutional network or a Swin transformer, or import its embeddings.')
+    if isinstance(model, VisionTransformer):
+        raise InputError('a vision transformer has no map: take a convolutional network or a Swin transformer, or import its embeddings.')
     names, hooks = [], []
     for name, m in model.named_modules():
         if not name or name.split('.')[0] in ('classifier', 'fc', 'head', 'avgpool'): continue
-        hooks.append(m.register_forward_hook(lambda m, x, y, name=name: names.append(name) if isinstance(y, torch.Tensor) and y.ndim == 4 and y.shape[-1] > 1 else None))
+        hooks.append(m.register_forward_hook(lambda m, x, y, name=name: names.append(name) if isinstance(y, torch.Tensor) and y.ndim == 4
+                                             and y.shape[-1] > 1 else None))
     with torch.no_grad(): model.eval()(torch.zeros(1, 3, size, size))
     for h in hooks: h.remove()
     return names[-1]
@@ -229,7 +237,9 @@ def find_weights(
     if random_weights: return None, dict(name='random', seed=seed)
     if not weights: raise InputError(f'{source} needs weights: give {usual}.')
     by_name = known.__members__.get(str(weights))
-    if not by_name and not Path(weights).is_file(): raise InputError(f'weights={str(weights)!r} is no file, and no weights of {source}, which has {", ".join(known.__members__)}: give {usual}.')
+    if not by_name and not Path(weights).is_file():
+        raise InputError(f'weights={str(weights)!r} is no file, and no weights of {source}, which has {", ".join(known.__members__)}: '
+                         f'give {usual}.')
     path = fetch_weights(by_name) if by_name else Path(weights)
     sha = file_sha(path)
     official = next((w.name for w in known if f'-{sha[:8]}.' in w.url), None)
@@ -260,8 +270,11 @@ def set_weights(
         settle(noisy, record['seed'], size)
         return {**record, 'sha256': state_sha(network)}
     want = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
-    wrong = [f'has no {k}' for k in want if k not in state] or [f'has {k} of shape {tuple(state[k].shape)} instead of {tuple(v.shape)}' for k, v in want.items() if state[k].shape != v.shape]
-    if wrong: raise InputError(f"{record['name']} does not fit the model: it {wrong[0]}" + f' ({len(wrong)} such)'*(len(wrong) > 1) + '. Is it of another architecture?')
+    wrong = [f'has no {k}' for k in want if k not in state] or [f'has {k} of shape {tuple(state[k].shape)} instead of {tuple(v.shape)}'
+        for k, v in want.items() if state[k].shape != v.shape]
+    if wrong:
+        raise InputError(f"{record['name']} does not fit the model: it {wrong[0]}" + f' ({len(wrong)} such)'*(len(wrong) > 1)
+                         + '. Is it of another architecture?')
     network.load_state_dict({k: state[k] for k in want}, strict=False)
     return record
 
@@ -285,7 +298,9 @@ def load_detector(
         if not 0 <= value <= 1: raise InputError(f'{what}={value!r} should be from 0 to 1.')
     state, record = find_weights(source, weights, random_weights, seed)
     classes = dict(num_classes=len(b)) if state and (b := state.get('roi_heads.box_predictor.cls_score.bias')) is not None else {}
-    with seeded(seed): model = get_model(source, weights=None, weights_backbone=None, box_score_thresh=score, box_detections_per_img=max(100, 4*regions), **sizes, **classes)
+    with seeded(seed):
+        model = get_model(source, weights=None, weights_backbone=None, box_score_thresh=score, box_detections_per_img=max(100, 4*regions),
+                          **sizes, **classes)
     record = set_weights(model, state, record, model.backbone)
     if (source, record['name']) == ('fasterrcnn_resnet50_fpn', 'COCO_V1'):
         for m in model.modules():
@@ -324,7 +339,8 @@ def load_extractor(
     backbones = list_models(module=torchvision.models)
     if source not in detectors + backbones:
         near = did_you_mean(source, detectors + backbones)
-        raise InputError(f"source={source!r} is no Faster R-CNN and no classifier of torchvision's: " + (near if near.startswith('did') else f"give one of {', '.join(detectors)}, or a classifier such as resnet50."))
+        raise InputError(f"source={source!r} is no Faster R-CNN and no classifier of torchvision's: "
+                         + (near if near.startswith('did') else f"give one of {', '.join(detectors)}, or a classifier such as resnet50."))
     load = load_detector if source in detectors else load_grid
     takes = [p for p in inspect.signature(load).parameters if p not in ('source', 'weights', 'random_weights', 'seed')]
     options = {k: v for k, v in options.items() if v is not None}
@@ -364,8 +380,12 @@ def survey(
         for name, seen in zip(paths, ahead(look, paths.values(), workers)):
             (bad if isinstance(seen, str) else sizes)[name] = seen
             bar.update()
-    if bad: print(f'cannot be used, left out with their captions: {len(bad):,}', *(f'  {n}: {r}' for n, r in itertools.islice(bad.items(), 20)), *['  …']*(len(bad) > 20), sep='\n')
-    if not sizes: raise InputError(f'none of the {len(bad):,} pictures can be used ({next(iter(bad))}: {next(iter(bad.values()))}): copy them again, or save them in a common format.')
+    if bad:
+        print(f'cannot be used, left out with their captions: {len(bad):,}', *(f'  {n}: {r}' for n, r in itertools.islice(bad.items(), 20)),
+              *['  …']*(len(bad) > 20), sep='\n')
+    if not sizes:
+        raise InputError(f'none of the {len(bad):,} pictures can be used ({next(iter(bad))}: {next(iter(bad.values()))}): '
+                         'copy them again, or save them in a common format.')
     return sizes, bad
 
 # %% ../nbs/13_regions.ipynb #a94850ab
@@ -390,7 +410,9 @@ def begin_partial(
     arrays = dict(features=(shape, dtype), boxes=((n, r, 4), 'f4'), scores=((n, r), 'f4'), n_regions=((n,), 'i8'), check=((n,), 'u4'))
     if thumbnails: arrays['pixels'] = (n, thumbnails, thumbnails, 3), 'u1'
     need, free = 2*n*(r*shape[2]*np.dtype(dtype).itemsize + 3*thumbnails**2), shutil.disk_usage(path.parent).free
-    if need > free: raise InputError(f'{path.parent} has {free/1e9:,.1f} GB free, and {need/1e9:,.1f} are needed while the store is made: make room, or use fewer regions, thumbnails=0 or dtype=\'float16\'.')
+    if need > free:
+        raise InputError(f'{path.parent} has {free/1e9:,.1f} GB free, and {need/1e9:,.1f} are needed while the store is made: '
+                         f'make room, or use fewer regions, thumbnails=0 or dtype=\'float16\'.')
     layout, new = h5py.h5p.create(h5py.h5p.DATASET_CREATE), path.with_name(f'.{path.name}.new')
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY); layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(new, 'w') as f: # a name of its own, so that what a killed process leaves is written over by the next
@@ -408,10 +430,13 @@ def write_row(
 ):
     "Keep what was found in one picture, padded with zeros, with its checksum."
     k, row = len(found.boxes), {n: np.zeros(d.shape[1:], d.dtype) for n, d in file.items() if n not in ('about', 'check')}
-    if not 1 <= k <= len(row['scores']): raise InputError(f"{path}: the extractor gave {k} regions and should give 1 to {len(row['scores'])}.")
+    if not 1 <= k <= len(row['scores']):
+        raise InputError(f"{path}: the extractor gave {k} regions and should give 1 to {len(row['scores'])}.")
     with np.errstate(over='ignore'): row['features'][:k], row['boxes'][:k], row['scores'][:k] = (t.numpy() for t in found)
     row['n_regions'][...] = k
-    if not np.isfinite(row['features']).all(): raise InputError(f"{path}: its features hold NaN or infinity: use precision='float32' and dtype='float32'; if they are in use, the weights are broken.")
+    if not np.isfinite(row['features']).all():
+        raise InputError(f"{path}: its features hold NaN or infinity: use precision='float32' and dtype='float32'; "
+                         "if they are in use, the weights are broken.")
     if 'pixels' in row: row['pixels'] = np.asarray(Image.fromarray(picture).resize(row['pixels'].shape[1::-1], Image.Resampling.BICUBIC))
     for n, values in row.items(): file[n][i] = values
     file['check'][i] = row_sum(row)
@@ -443,12 +468,14 @@ def open_partial(
     except BlockingIOError: raise InputError(f'{path} is in use by another process: wait for it, or name another target.') from None
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}): remove it to begin anew.') from None
     try: about = json.loads(f['about'].asstr()[()])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError): f.close(); raise InputError(f'{path} is damaged: remove it to begin anew.') from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        f.close(); raise InputError(f'{path} is damaged: remove it to begin anew.') from None
     was, now = ({n: rest for n, *rest in known} for known in (about.get('files', []), files))
     if (about.get('how'), about.get('files')) == (how, files): return f
     f.close()
     other = [n for n in {**was, **now} if was.get(n) != now.get(n)]
-    what = settings_differences(about.get('how', {}), how) or (f'pictures added, removed or changed: {len(other):,} ({some(other)})' if other else 'the pictures have another order')
+    what = settings_differences(about.get('how', {}), how) or (f'pictures added, removed or changed: {len(other):,} ({some(other)})'
+        if other else 'the pictures have another order')
     raise InputError(f'{path} was begun otherwise ({what}): go on with the same, or remove it to begin anew.')
 
 # %% ../nbs/13_regions.ipynb #818531a3
@@ -504,8 +531,10 @@ def publish(
     captions, links, split = store_texts(table, names)
     untrained = how['weights']['name'] == 'random'
     file.flush()
-    return write_store(out, file['features'], captions, links, split, names, n_regions=file['n_regions'][:], boxes=file['boxes'][:], scores=file['scores'][:], sizes=list(about['sizes'].values()),
-                       pixels=mapped(file['pixels']) if 'pixels' in file else None, name=name + ' (random weights)'*untrained, kind='demonstration' if untrained else 'data',
+    return write_store(out, file['features'], captions, links, split, names, n_regions=file['n_regions'][:], boxes=file['boxes'][:],
+                       scores=file['scores'][:], sizes=list(about['sizes'].values()),
+                       pixels=mapped(file['pixels']) if 'pixels' in file else None, name=name + ' (random weights)'*untrained,
+                       kind='demonstration' if untrained else 'data',
                        layout='pictures', extraction=how, unusable=about['bad'], resume=inputs, inputs=inputs, **provenance)
 
 # %% ../nbs/13_regions.ipynb #f12486d8
@@ -610,7 +639,8 @@ def extract_together(
         part, mine = parts[state.process_index]
         extract_paths(mine, extractor, table, part, name, how, *args, **provenance)
         state.wait_for_everyone()
-        if state.is_main_process: merge_stores([p for p, _ in parts], out, name=Store(part).name, layout='pictures', extraction=how, inputs=inputs, **provenance)
+        if state.is_main_process:
+            merge_stores([p for p, _ in parts], out, name=Store(part).name, layout='pictures', extraction=how, inputs=inputs, **provenance)
     state.wait_for_everyone()
     if state.is_main_process:
         for p, mine in parts:   # what has such a name and was not made here stays
@@ -624,7 +654,8 @@ def run_settings(
     "Everything that decides what is extracted, as JSON gives it back; what cannot be is an `InputError`."
     one_of(precision, ('float32', 'bfloat16', 'float16'), 'precision'), one_of(dtype, ('float32', 'float16'), 'dtype')
     check_whole(1, batch_size=batch_size); check_whole(0, thumbnails=thumbnails)
-    how = dict(extractor.settings, batch_size=batch_size, device=device.type, precision=precision, dtype=dtype, thumbnails=thumbnails, torch=torch.__version__, torchvision=torchvision.__version__)
+    how = dict(extractor.settings, batch_size=batch_size, device=device.type, precision=precision, dtype=dtype, thumbnails=thumbnails,
+               torch=torch.__version__, torchvision=torchvision.__version__)
     return json.loads(json.dumps(how))
 
 # %% ../nbs/13_regions.ipynb #ba4e6e91
@@ -689,14 +720,22 @@ def extractor_of(
 ):
     "The extractor that a store was made with, for another picture."
     how = extraction_of(store.provenance)
-    if not how: raise InputError(f'{store.path.name} was not made from pictures by extract_folder, or its parts were made differently: its extractor is not known. Make a store with mhcvse-prepare images to ask with new pictures.')
-    if not isinstance(how, dict) or not isinstance(how.get('source'), str) or not isinstance(how.get('weights'), dict) or not all(isinstance(how['weights'].get(k), str) for k in ('name', 'sha256')):
-        raise InputError(f'{store.path.name} says of its extraction what cannot be: it is damaged, make it again with mhcvse-prepare images.')
-    w, options = how['weights'], {k: how[k] for k in ('regions', 'score', 'overlap', 'min_box', 'min_size', 'max_size', 'grid', 'size') if k in how}
+    if not how:
+        raise InputError(f'{store.path.name} was not made from pictures by extract_folder, or its parts were made differently: '
+                         'its extractor is not known. Make a store with mhcvse-prepare images to ask with new pictures.')
+    if not isinstance(how, dict) or not isinstance(how.get('source'), str) or not isinstance(how.get('weights'),
+        dict) or not all(isinstance(how['weights'].get(k), str) for k in ('name', 'sha256')):
+        raise InputError(f'{store.path.name} says of its extraction what cannot be: it is damaged, make it again with '
+                         'mhcvse-prepare images.')
+    w, options = how['weights'], {k: how[k] for k in ('regions', 'score', 'overlap', 'min_box', 'min_size', 'max_size', 'grid', 'size')
+                                  if k in how}
     untrained = w['name'] == 'random'
-    extractor = load_extractor(how['source'], weights or (None if untrained else kept_weights(store, how['source'], w['name'])), untrained, w.get('seed', 0), **options)
+    extractor = load_extractor(how['source'], weights or (None if untrained else kept_weights(store, how['source'], w['name'])), untrained,
+                               w.get('seed', 0), **options)
     got = extractor.settings['weights']
-    if got['sha256'] != w['sha256']: raise InputError(f"{store.path.name} was made with the weights {w['name']} (SHA-256 {w['sha256'][:16]}…), and these are {got['name']} ({got['sha256'][:16]}…): give the file it was made with.")
+    if got['sha256'] != w['sha256']:
+        raise InputError(f"{store.path.name} was made with the weights {w['name']} (SHA-256 {w['sha256'][:16]}…), and these are "
+                         f"{got['name']} ({got['sha256'][:16]}…): give the file it was made with.")
     return extractor
 
 # %% ../nbs/13_regions.ipynb #d8eeb257
@@ -723,13 +762,17 @@ def match_rows(
     place = {}
     for i, line in enumerate(read_lines(names, 'name')):
         name = clean_name(line, f'{names}, line {i+1}')
-        if name in place: raise InputError(f'{names}, line {i+1}: {name} is named by line {place[name]+1} already: give each image one row.')
+        if name in place:
+            raise InputError(f'{names}, line {i+1}: {name} is named by line {place[name]+1} already: give each image one row.')
         place[name] = i
     if len(place) != n: raise InputError(f'{names} has {len(place):,} lines and the array {n:,} rows: give one name per row.')
     rows, bare = {t: place[t] for t in table if t in place}, [p for p in place if p not in table]
-    if not rows: raise InputError(f'{names} holds none of the {len(table):,} images of {Path(captions).name} ({some(list(table))}), but {some(list(place))}: use the same names in both.')
+    if not rows:
+        raise InputError(f'{names} holds none of the {len(table):,} images of {Path(captions).name} ({some(list(table))}), but '
+                         f'{some(list(place))}: use the same names in both.')
     print(f'{len(rows):,} images with captions in {Path(names).name}')
-    if len(rows) < len(table): print(f'without a row, left out with their captions: {len(table) - len(rows):,} ({some([t for t in table if t not in place])})')
+    if len(rows) < len(table):
+        print(f'without a row, left out with their captions: {len(table) - len(rows):,} ({some([t for t in table if t not in place])})')
     if bare: print(f'without captions, left out: {len(bare):,} ({some(bare)})')
     return rows
 
@@ -755,9 +798,13 @@ def import_embeddings(
     for what, path in dict(boxes=boxes, sizes=sizes).items():
         if path is None: continue
         extra = open_npy(path, flat=True)
-        if what == 'sizes' and extra.shape[1:] != (1, 2): raise InputError(f'{path} has the shape {extra.shape}: the sizes are (images, 2), width and height.')
-        if len(extra) != len(features): raise InputError(f'{path} has {len(extra):,} rows and {array} {len(features):,}: give both of the same images.')
+        if what == 'sizes' and extra.shape[1:] != (1, 2):
+            raise InputError(f'{path} has the shape {extra.shape}: the sizes are (images, 2), width and height.')
+        if len(extra) != len(features):
+            raise InputError(f'{path} has {len(extra):,} rows and {array} {len(features):,}: give both of the same images.')
         extras[what] = np.array(extra[index]) if what == 'boxes' else np.array(extra[index, 0])
     captions_, links, split = store_texts(table, list(rows))
-    return write_store(out, PickedRows(features, index, array), captions_, links, split, list(rows), **extras, scale=scale, name=name or Path(array).stem,
-                       resume=file_marks((array, names, captions, boxes, sizes)), keep=keep, layout='embeddings', array=Path(array).name, captions_file=Path(captions).name, splits=splits, source=source)
+    return write_store(out, PickedRows(features, index, array), captions_, links, split, list(rows), **extras, scale=scale,
+                       name=name or Path(array).stem,
+                       resume=file_marks((array, names, captions, boxes, sizes)), keep=keep, layout='embeddings', array=Path(array).name,
+                       captions_file=Path(captions).name, splits=splits, source=source)

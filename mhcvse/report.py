@@ -110,11 +110,14 @@ def data_summary(
 # %% ../nbs/50_report.ipynb #dffcb385
 COLORS = dict(fused='#0072B2', instance='#E69F00', consensus='#009E73', kl='#CC79A7', right='#009E73', wrong='#D55E00', plain='#666666')
 DASHES = dict(fused='-', instance='--', consensus='-.', kl=':')
-STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True, 'grid.alpha': .25, 'figure.facecolor': 'white', 'legend.frameon': False, 'svg.hashsalt': 'mhcvse'}
+STYLE = {'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
+         'grid.alpha': .25, 'figure.facecolor': 'white', 'legend.frameon': False, 'svg.hashsalt': 'mhcvse'}
 
 # %% ../nbs/50_report.ipynb #394626be
-THEMES = {name: {'figure.facecolor': ground, 'axes.facecolor': ground, 'savefig.facecolor': 'auto', **{f'{k}color' if k.endswith('label') else f'{k}.color': ink for k in ('text', 'axes.label', 'xtick', 'ytick', 'grid')},
-                 'axes.edgecolor': edge, 'axes.titlecolor': 'auto'} for name, ground, ink, edge in (('light', '#ffffff', '#1b1b1b', '#444444'), ('dark', '#14171a', '#e8e6e3', '#a8a8a8'))}
+THEMES = {name: {'figure.facecolor': ground, 'axes.facecolor': ground, 'savefig.facecolor': 'auto',
+                 **{f'{k}color' if k.endswith('label') else f'{k}.color': ink for k in ('text', 'axes.label', 'xtick', 'ytick', 'grid')},
+                 'axes.edgecolor': edge, 'axes.titlecolor': 'auto'} for name, ground, ink, edge in (('light', '#ffffff', '#1b1b1b',
+                     '#444444'), ('dark', '#14171a', '#e8e6e3', '#a8a8a8'))}
 
 # %% ../nbs/50_report.ipynb #d909f54a
 @contextlib.contextmanager
@@ -154,9 +157,12 @@ def picture(
     if pixels is not None: ax.imshow(pixels, interpolation='nearest')
     else:
         w, h = (72*v/ax.figure.dpi for v in ax.get_window_extent().size)
-        ax.text(.5, .5, literal(split.names[i], max(4, int(w/4.2)), max(1, int(h/8) - 2)) + '\n(no picture)', ha='center', va='center', fontsize=min(6, w/7), transform=ax.transAxes)
+        ax.text(.5, .5, literal(split.names[i], max(4, int(w/4.2)), max(1, int(h/8) - 2)) + '\n(no picture)', ha='center', va='center',
+                fontsize=min(6, w/7), transform=ax.transAxes)
     ax.set(xticks=[], yticks=[]); ax.grid(False)
-    for s in ax.spines.values(): s.set(visible=good is not None or pixels is None, color=COLORS['plain' if good is None else 'right' if good else 'wrong'], linewidth=.5 if good is None else 3)
+    for s in ax.spines.values():
+        s.set(visible=good is not None or pixels is None, color=COLORS['plain' if good is None else 'right' if good else 'wrong'],
+              linewidth=.5 if good is None else 3)
     if good is not None: ax.set_xlabel('✓ right' if good else '✗ wrong', fontsize=8, labelpad=4)
 
 # %% ../nbs/50_report.ipynb #4ac828f1
@@ -192,11 +198,13 @@ def stages(
 ):
     "(column, row, text, level) of each box: what a config computes, by stage and modality."
     m = cfg.model
-    boxes = [(0, 2, 'regions\n(B,R,F), eq 1', 'plain'), (0, 0, 'words\n(B,T)', 'plain'), (1, 2, 'linear layer', 'plain'), (1, 0, 'bidirectional GRU\n§3.1', 'plain'),
+    boxes = [(0, 2, 'regions\n(B,R,F), eq 1', 'plain'), (0, 0, 'words\n(B,T)', 'plain'), (1, 2, 'linear layer', 'plain'),
+             (1, 0, 'bidirectional GRU\n§3.1', 'plain'),
              (2, 2, attention_text(m, 'regions'), 'instance'), (2, 0, attention_text(m, 'words'), 'instance')]
     if not m.consensus: return boxes + [(2, 1, 'cosine', 'plain')]
     fused = f'fusion: {m.fusion}' + {'concat': '\neq 12', 'fixed': ''}.get(m.fusion, '\neq 13' if 'adap' in m.fusion else '\neq 14')
-    return boxes + [(3, 1, 'concept graph, 2 convolutions\neq 3 → Z (C,D)', 'consensus'), (3, 2, 'scores over concepts\np·Z', 'consensus'), (3, 0, 'scores over concepts\n+ own labels, p·Z', 'consensus'),
+    return boxes + [(3, 1, 'concept graph, 2 convolutions\neq 3 → Z (C,D)', 'consensus'), (3, 2, 'scores over concepts\np·Z', 'consensus'),
+                    (3, 0, 'scores over concepts\n+ own labels, p·Z', 'consensus'),
                     (4, 2, fused, 'fused'), (4, 0, fused, 'fused'), (4, 1, 'cosine', 'plain')]
 
 # %% ../nbs/50_report.ipynb #10d1fb34
@@ -205,11 +213,13 @@ def draw_model(
 ):
     "A drawing of the model that a config describes, in the colours of its levels."
     boxes, has = stages(cfg), cfg.model.consensus
-    last, arrow = max(b[0] for b in boxes), lambda a, b, bend=0: ax.annotate('', b, a, arrowprops=dict(arrowstyle='-|>', color=plt.rcParams['axes.edgecolor'], lw=1, connectionstyle=f'arc3,rad={bend}'))
+    last, arrow = max(b[0] for b in boxes), lambda a, b, bend=0: ax.annotate('', b, a,
+        arrowprops=dict(arrowstyle='-|>', color=plt.rcParams['axes.edgecolor'], lw=1, connectionstyle=f'arc3,rad={bend}'))
     with styled():
         fig, ax = plt.subplots(figsize=(9.5, 3.1)); ax.axis('off')
         for x, y, text, level in boxes:
-            ax.text(2*x, y, text, ha='center', va='center', fontsize=7.5, bbox=dict(boxstyle='round,pad=.5', fc=COLORS[level] + '22', ec=COLORS[level], lw=1.4))
+            ax.text(2*x, y, text, ha='center', va='center', fontsize=7.5, bbox=dict(boxstyle='round,pad=.5', fc=COLORS[level] + '22',
+                ec=COLORS[level], lw=1.4))
         for x in range(last): [arrow((2*x + .72, y), (2*x + 1.28, y)) for y in (0, 2)]
         if has:
             for y, e in ((2, 1), (0, -1)): arrow((6, 1 + .3*e), (6, 1 + .66*e)); arrow((4.3, y + .56*e), (7.8, y + .36*e), -.11*e)
@@ -234,7 +244,8 @@ def plot_history(
         ax[2].plot([r['epoch'] for r in run.history], [1e4*r['lr'] for r in run.history], color=COLORS['plain'])
         ax[3].plot([r['epoch'] for r in run.history], [r['dev']['mR'] for r in run.history], color=COLORS['fused'])
         ax[3].plot(run.best['epoch'], run.best['dev']['mR'], 'o', color=COLORS['wrong'], clip_on=False)
-        for a, title in zip(ax, (f'loss / its value in epoch {x[0]}', f'effective weight ({base.weighting})', 'learning rate / 10⁻⁴', 'validation mR (dot: kept)')):
+        for a, title in zip(ax, (f'loss / its value in epoch {x[0]}', f'effective weight ({base.weighting})', 'learning rate / 10⁻⁴',
+                                 'validation mR (dot: kept)')):
             a.set_title(title, fontsize=9); a.set_xlabel('epoch'); a.set_ylim(bottom=0); a.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax[0].legend(fontsize=7); ax[1].legend(fontsize=7)
         fig.tight_layout()
@@ -259,11 +270,13 @@ def embed_features(
 ):
     "`Embedding` of images by their features, which are normalised and masked as in training."
     x, F, size = torch.as_tensor(features, dtype=torch.float32), run.task.store.shape[1], run.cfg.eval.batch_size
-    if x.ndim != 3 or x.shape[2] != F or not len(x): raise InputError(f'embed_features: features of shape {tuple(x.shape)} should be (N, R, {F}): images, regions, numbers.')
+    if x.ndim != 3 or x.shape[2] != F or not len(x):
+        raise InputError(f'embed_features: features of shape {tuple(x.shape)} should be (N, R, {F}): images, regions, numbers.')
     mask = torch.ones(x.shape[:2], dtype=torch.bool) if n_regions is None else length_mask(torch.as_tensor(n_regions), x.shape[1])
     with evaluating(run.model) as device:
         Z = run.model.concepts()
-        parts = [(norm_features(x[i:i + size].to(device), run.cfg.data.feature_norm), mask[i:i + size].to(device)) for i in range(0, len(x), size)]
+        parts = [(norm_features(x[i:i + size].to(device), run.cfg.data.feature_norm), mask[i:i + size].to(device))
+                 for i in range(0, len(x), size)]
         return stack([run.model.encode_image(f, None if m.all() else m, Z) for f, m in parts])
 
 # %% ../nbs/50_report.ipynb #f65013e2
@@ -323,7 +336,8 @@ def save_figure(
     if Path(name).name != name: raise InputError(f"save_figure: name={name!r} should be a file's name without a folder.")
     folder = run.path and run.path/'figures' if isinstance(run, Run) else Path(run)
     for f in formats if folder else ():
-        with styled(), atomic_path(folder/f'{name}.{f}') as tmp: fig.savefig(tmp, format=f, bbox_inches='tight', dpi=200, metadata={'svg': {'Date': None}, 'pdf': {'CreationDate': None}}.get(f))
+        with styled(), atomic_path(folder/f'{name}.{f}') as tmp:
+            fig.savefig(tmp, format=f, bbox_inches='tight', dpi=200, metadata={'svg': {'Date': None}, 'pdf': {'CreationDate': None}}.get(f))
     return fig
 
 # %% ../nbs/50_report.ipynb #c5f8c4e4

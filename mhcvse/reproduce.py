@@ -82,10 +82,13 @@ def make_config(
 ):
     "(size, `Config`): preset and size, then the parameters, then the overrides."
     size = choose_size(p.size, store)
-    named = {'train.epochs': p.epochs, 'train.seed': p.seed, 'model.embed_dim': p.embed_dim, 'train.batch_size': p.batch_size, 'train.lr': p.lr,
+    named = {'train.epochs': p.epochs, 'train.seed': p.seed, 'model.embed_dim': p.embed_dim, 'train.batch_size': p.batch_size,
+             'train.lr': p.lr,
              'train.precision': p.precision, 'train.device': p.device, 'eval.protocol': p.protocol}
     for k in parse_overrides(p.overrides):
-        if named.get(k) is not None: raise InputError(f"overrides: '{k}' is also the parameter '{k.split('.')[1]}' of the notebook: give it there, -p {k.split('.')[1]} VALUE.")
+        if named.get(k) is not None:
+            raise InputError(f"overrides: '{k}' is also the parameter '{k.split('.')[1]}' of the notebook: "
+                             f"give it there, -p {k.split('.')[1]} VALUE.")
     return size, Config.preset(p.preset, size).override({k: v for k, v in named.items() if v is not None}).override(p.overrides)
 
 # %% ../nbs/55_reproduce.ipynb #89a75fe0
@@ -122,7 +125,8 @@ def test_run(
     info = {k: about[k] for k in ('data', 'preset', 'size') if k in about} | info
     results = protocol_results(run.model, run.task.split('test'), run.cfg)
     main = results[run.cfg.eval.protocol]
-    write_json(run.path/'metrics.json', dict(mR=main.metrics['mR'], rSum=main.metrics['rSum'], protocol=main.protocol, seed=run.cfg.train.seed, epoch=run.best['epoch'],
+    write_json(run.path/'metrics.json', dict(mR=main.metrics['mR'], rSum=main.metrics['rSum'], protocol=main.protocol,
+                                             seed=run.cfg.train.seed, epoch=run.best['epoch'],
                                              dev_mR=run.best['dev']['mR'], **info, test={p: r.to_dict() for p, r in results.items()}))
     return results
 
@@ -173,7 +177,8 @@ def say_repeated(
 ):
     "Say so when the same was trained before and is about to be trained again."
     with contextlib.suppress(InputError):   # a damaged folder is no reason to stop another run
-        if done := finished_runs(root, name, cfg, store, None): print(f'{short_path(done[-1])} is finished with these settings; they are trained again, in a folder of their own.')
+        if done := finished_runs(root, name, cfg, store, None):
+            print(f'{short_path(done[-1])} is finished with these settings; they are trained again, in a folder of their own.')
 
 # %% ../nbs/55_reproduce.ipynb #de7cb2e6
 def run_seeds(

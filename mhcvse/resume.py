@@ -90,10 +90,16 @@ def check_weights(
 ):
     "`state`, or an `InputError` that names the first tensor that does not fit the model."
     want = model.state_dict()
-    for k in sorted(set(want) ^ set(state)): raise InputError(f"{path}: {file} {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one run. Take both from a copy of it, or give load_run what makes a model with parts of your own, make=…")
+    for k in sorted(set(want) ^ set(state)):
+        raise InputError(f"{path}: {file} {'lacks' if k in want else 'has an unknown'} '{k}': config.json and the weights are not of one "
+                         "run. Take both from a copy of it, or give load_run what makes a model with parts of your own, make=…")
     for k, v in want.items():
-        if v.shape != state[k].shape: raise InputError(f"{path}: '{k}' of {file} has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: the store's feature size or the config differs from the run's. Give the store and the files it was trained with.")
-        if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()): raise InputError(f"{path}: '{k}' of {file} holds what is no finite number: take the file from a copy, or train the run again.")
+        if v.shape != state[k].shape:
+            raise InputError(f"{path}: '{k}' of {file} has shape {tuple(state[k].shape)}, the model {tuple(v.shape)}: "
+                             "the store's feature size or the config differs from the run's. Give the store and the files it was "
+                             "trained with.")
+        if v.is_floating_point() and not (state[k].is_floating_point() and state[k].isfinite().all()):
+            raise InputError(f"{path}: '{k}' of {file} holds what is no finite number: take the file from a copy, or train the run again.")
     return state
 
 # %% ../nbs/34_resume.ipynb #d167e2fb
@@ -135,9 +141,12 @@ def check_moments(
     "Raise `InputError` unless each moment has the shape of its parameter."
     for (i, m), p in zip(moments.items(), (p for g in opt.param_groups for p in g['params']), strict=True):
         got = {k: tuple(v.shape) for k, v in m.items()}
-        want = dict(step=(), exp_avg=tuple(p.shape), exp_avg_sq=tuple(p.shape)) if isinstance(opt, torch.optim.Adam) else {k: s and tuple(p.shape) for k, s in got.items()}
+        want = dict(step=(), exp_avg=tuple(p.shape), exp_avg_sq=tuple(p.shape)) if isinstance(opt, torch.optim.Adam) else {k: s
+            and tuple(p.shape) for k, s in got.items()}
         for k in sorted(set(got) | set(want)) if m else ():
-            if got.get(k) != want.get(k): raise InputError(f"{file}: 'optimizer.{i}.{k}' has shape {got.get(k)}, and {want.get(k)} is needed: delete this file, and the one before it is used; if there is none, begin anew in another folder.")
+            if got.get(k) != want.get(k):
+                raise InputError(f"{file}: 'optimizer.{i}.{k}' has shape {got.get(k)}, and {want.get(k)} is needed: "
+                                 "delete this file, and the one before it is used; if there is none, begin anew in another folder.")
 
 # %% ../nbs/34_resume.ipynb #d1ac18dd
 def restore(
@@ -209,8 +218,10 @@ def state_faults(
     halved = state['batch_size'] != state['config'].get('train', {}).get('batch_size')   # then a step may stand for several rows less
     few = rows.shape[1:] != (2*len(state['names']),) or not (0 < len(rows) <= step if halved else len(rows) == step)
     other = any(k not in names('random') or k != 'python_gauss' and tensors[f'random.{k}'].shape != v.shape for k, v in like.items())
-    faults = dict(history=len(state['history']) != state['epoch'], step=not 0 <= step <= state['steps'], model=not names('model'), best=bool(state['history']) and names('best') != names('model'))
-    faults |= dict(losses=step > 0 and few, random=step > 0 and other, names=not all(isinstance(n, str) for n in state['names']), lr=not all(isinstance(x, (int, float)) for x in state['lr']))
+    faults = dict(history=len(state['history']) != state['epoch'], step=not 0 <= step <= state['steps'], model=not names('model'),
+                  best=bool(state['history']) and names('best') != names('model'))
+    faults |= dict(losses=step > 0 and few, random=step > 0 and other, names=not all(isinstance(n, str) for n in state['names']),
+                   lr=not all(isinstance(x, (int, float)) for x in state['lr']))
     return [k for k, wrong in faults.items() if wrong]
 
 # %% ../nbs/34_resume.ipynb #6529b51d
@@ -234,7 +245,9 @@ def read_start(
 ):
     "(`Config`, manifest) that it began with; `InputError` with the way out when one of them is damaged."
     try: return Config.load(path/'config.json'), check_json(path/'manifest.json', {'hashes': dict})
-    except InputError as e: raise InputError(f"{str(e).replace(str(path), short_path(path))} Or delete the folder {short_path(path)}: then this run begins anew.") from None
+    except InputError as e:
+        raise InputError(f"{str(e).replace(str(path), short_path(path))} Or delete the folder {short_path(path)}: "
+                         "then this run begins anew.") from None
 
 # %% ../nbs/34_resume.ipynb #d0ec3ce5
 def find_state(
@@ -245,9 +258,11 @@ def find_state(
     if not (path/'history.json').exists(): return None
     (cfg, about), history = read_start(path), read_history(path/'history.json')
     if not is_finished(history, cfg.train):
-        raise InputError(f"{short_path(path)} holds a run that ended after epoch {len(history)} and left no checkpoint, so it cannot go on: delete the folder, or choose another one.")
+        raise InputError(f"{short_path(path)} holds a run that ended after epoch {len(history)} and left no checkpoint, so it cannot go "
+                         "on: delete the folder, or choose another one.")
     best = {f'best.{k}': v for k, v in load_weights(path/'model.safetensors').items()}
-    return best, dict(epoch=len(history), step=0, steps=0, names=[], seconds=0., batch_size=history[-1].get('batch_size', cfg.train.batch_size), lr=[cfg.train.lr]*2,
+    return best, dict(epoch=len(history), step=0, steps=0, names=[], seconds=0.,
+                      batch_size=history[-1].get('batch_size', cfg.train.batch_size), lr=[cfg.train.lr]*2,
                       history=history, config=cfg.to_dict(), hashes=about['hashes'])
 
 # %% ../nbs/34_resume.ipynb #c7d0efeb
@@ -260,8 +275,10 @@ def check_goes_on(
     "Raise `InputError` with the differences unless the checkpoint is of this very run."
     changed = differences(Config.from_dict(state['config']), state['hashes'], cfg, hashes)
     if not changed: return
-    fork = '' if any('(content hash)' in c for c in changed) or state['epoch'] >= cfg.train.epochs else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
-    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings or data: {'; '.join(changed)}. To go on with it, give the old ones. "
+    fork = '' if any('(content hash)' in c
+                     for c in changed) or state['epoch'] >= cfg.train.epochs else ' To go on from its weights with the new settings, in a new folder: -p fork True.'
+    raise InputError(f"{short_path(path)} holds a run that was left after {where(state)}, with other settings or data: "
+                     f"{'; '.join(changed)}. To go on with it, give the old ones. "
                      f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one.{fork}")
 
 # %% ../nbs/34_resume.ipynb #e61be2f3
@@ -321,7 +338,8 @@ class Keeper:
         "Raise `Stopped` when the training is saved."
         self.wait()
         state = dict(epoch=at.epoch, step=at.step, steps=len(self.trainer.batches))
-        raise Stopped(f'stopped by {self.stop.name} after {where(state)}; saved in {short_path(self.run.path)}. To go on, start the same again.')
+        raise Stopped(f'stopped by {self.stop.name} after {where(state)}; saved in {short_path(self.run.path)}. '
+                      'To go on, start the same again.')
 
 # %% ../nbs/34_resume.ipynb #46bb159c
 def keep_step(
@@ -351,7 +369,9 @@ def keep_validation(
     except RuntimeError as e:
         if not is_full(e): raise
     if keeper.run.path: keeper.save(at)
-    raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; with fork=True (in 99_reproduce: -p fork True) the new run goes on from this one.")
+    raise InputError(f"validation after epoch {row['epoch']}: the memory of the device ({keeper.trainer.device}) does not suffice for "
+                     f"eval.batch_size={keeper.run.cfg.eval.batch_size}. Set it lower; with fork=True (in 99_reproduce: "
+                     "-p fork True) the new run goes on from this one.")
 Keeper.validate = keep_validation
 
 # %% ../nbs/34_resume.ipynb #2c3af796
@@ -398,12 +418,17 @@ def fork_state(
     tensors, state = found
     old, hashes, new = Config.from_dict(state['config']), run.task.hashes(), run.cfg
     fixed = differences(old, state['hashes'], old.override({'eval.protocol': new.eval.protocol}), hashes)
-    if fixed: raise InputError(f"fork: a run goes on with the data, words and protocol it began with, and these differ: {'; '.join(fixed)}. Begin anew, in another folder.")
-    if state['epoch'] >= new.train.epochs: raise InputError(f"fork: {short_path(path)} has {state['epoch']} epochs behind it, and train.epochs={new.train.epochs}: set it higher.")
+    if fixed:
+        raise InputError(f"fork: a run goes on with the data, words and protocol it began with, and these differ: {'; '.join(fixed)}. "
+                         "Begin anew, in another folder.")
+    if state['epoch'] >= new.train.epochs:
+        raise InputError(f"fork: {short_path(path)} has {state['epoch']} epochs behind it, and train.epochs={new.train.epochs}: "
+                         "set it higher.")
     about = dict(run=Path(path).name, config=old.hash, after=where(state), changed=differences(old, state['hashes'], new, hashes))
     check_same_model(old, new); check_weights(path, part_of(tensors, 'model'), run.model, checkpoint_name(state))
     if (old.train.seed, old.train.batch_size, state['batch_size']) != (new.train.seed, new.train.batch_size, new.train.batch_size):
-        tensors, state = {k: v for k, v in tensors.items() if k != 'losses'}, state | dict(step=0, seconds=0., names=[], batch_size=new.train.batch_size)
+        tensors, state = {k: v for k, v in tensors.items() if k != 'losses'}, state | dict(step=0, seconds=0., names=[],
+            batch_size=new.train.batch_size)
     return tensors, state, about
 
 # %% ../nbs/34_resume.ipynb #029f68b3
@@ -411,11 +436,13 @@ def check_free(
     path, # a folder without a state that a training could go on from
 ):
     "Raise `InputError` when a new run would replace files in it that are not those of a run that was just begun."
-    there = [f for f in ('model.safetensors', 'metrics.json', 'manifest.json', 'config.json', 'vocab.json', 'concepts.safetensors') if (path/f).exists()]
+    there = [f for f in ('model.safetensors', 'metrics.json', 'manifest.json', 'config.json', 'vocab.json', 'concepts.safetensors')
+             if (path/f).exists()]
     if not there: return
     if there[0] not in ('model.safetensors', 'metrics.json'):
         with contextlib.suppress(InputError): return read_start(path) if 'manifest.json' in there else Config.load(path/'config.json')
-    raise InputError(f"{short_path(path)} holds {there[0]}, which a run would replace, and is no run that can go on: choose another folder (`open_run` makes one), or delete this one.")
+    raise InputError(f"{short_path(path)} holds {there[0]}, which a run would replace, and is no run that can go on: "
+                     "choose another folder (`open_run` makes one), or delete this one.")
 
 # %% ../nbs/34_resume.ipynb #b7c6d5e4
 def forked_from(
@@ -425,7 +452,9 @@ def forked_from(
     forked = (path/'manifest.json').exists() and read_start(path)[1].get('forked')
     if not forked: return None
     origin = path.parent/check_values(short_path(path/'manifest.json'), forked, {'run': str})['run']
-    if not origin.is_dir(): raise InputError(f"{short_path(path)} was begun as a fork of {origin.name}, which is not beside it, and has no checkpoint of its own: give the folder as fork, or delete this one.")
+    if not origin.is_dir():
+        raise InputError(f"{short_path(path)} was begun as a fork of {origin.name}, which is not beside it, and has no checkpoint of its "
+                         "own: give the folder as fork, or delete this one.")
     return origin
 
 # %% ../nbs/34_resume.ipynb #02e1d2dc
@@ -441,7 +470,8 @@ def begin(
         if found := find_state(run.path):
             check_goes_on(run.path, found[1], run.cfg, run.task.hashes())
             finished = is_finished(found[1]['history'], run.cfg.train)
-            print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
+            print(f"{short_path(run.path)}: " + ('training is finished already; its weights are read.' if finished
+                                                 else f'going on after {where(found[1])}{moved(found[0], trainer.device)}.'))
             write_words(run, again=not finished)
             resumed = dict(time=now(), after=where(found[1]), **environment(trainer.device))
         else:

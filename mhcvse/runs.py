@@ -46,7 +46,8 @@ def new_run(
             try: path.mkdir(); return path
             except FileExistsError: n += 1
     except (OSError, ValueError) as e:
-        raise InputError(f"out_dir={str(out_dir)!r} cannot be written ({getattr(e, 'strerror', None) or e}): choose a folder that can, with out_dir=…") from None
+        raise InputError(f"out_dir={str(out_dir)!r} cannot be written ({getattr(e, 'strerror', None) or e}): "
+                         "choose a folder that can, with out_dir=…") from None
 
 # %% ../nbs/02_runs.ipynb #622ef530
 @contextlib.contextmanager
@@ -65,8 +66,12 @@ def run_folders(
 ):
     "The folders that `new_run` made of this name, oldest first."
     name = folder_name(name)
-    try: found = {f: re.fullmatch(re.escape(name) + r'(?:-(\d+))?', f.name) for f in Path(out_dir).expanduser().glob(f'{name}*') if f.is_dir()}
-    except (OSError, ValueError) as e: raise InputError(f"out_dir={str(out_dir)!r} cannot be read ({getattr(e, 'strerror', None) or e}): choose another folder, with out_dir=…") from None
+    try:
+        found = {f: re.fullmatch(re.escape(name) + r'(?:-(\d+))?', f.name) for f in Path(out_dir).expanduser().glob(f'{name}*')
+                 if f.is_dir()}
+    except (OSError, ValueError) as e:
+        raise InputError(f"out_dir={str(out_dir)!r} cannot be read ({getattr(e, 'strerror', None) or e}): "
+                         "choose another folder, with out_dir=…") from None
     return sorted((f for f, m in found.items() if m), key=lambda f: int(found[f][1] or 1))
 
 # %% ../nbs/02_runs.ipynb #276599aa
@@ -96,8 +101,10 @@ def load_weights(
     try:
         with safe_open(path, 'pt') as f: state, about = {k: f.get_tensor(k) for k in sorted(f.keys())}, f.metadata() or {}
     except FileNotFoundError: raise InputError(f"{path} does not exist: is this a run's folder, and did the run finish an epoch?") from None
-    except (SafetensorError, OSError) as e: raise InputError(f"{path} is damaged, or no file of weights ({e}): run again, or take it from a copy.") from None
-    if 'contents' in about and about['contents'] != named_hash(state): raise InputError(f"{path} is damaged (its checksum differs): run again, or take it from a copy.")
+    except (SafetensorError, OSError) as e:
+        raise InputError(f"{path} is damaged, or no file of weights ({e}): run again, or take it from a copy.") from None
+    if 'contents' in about and about['contents'] != named_hash(state):
+        raise InputError(f"{path} is damaged (its checksum differs): run again, or take it from a copy.")
     return state
 
 # %% ../nbs/02_runs.ipynb #c9478544

@@ -51,22 +51,31 @@ NUMBER = {2: 'two', 3: 'three', 4: 'four', 5: 'five'}
 
 # %% ../nbs/14_scenes.ipynb #3b00c0e2
 VERBS = {v[1]: v for v in (s.split() for s in (
-    'rests rest resting', 'sits sit sitting', 'lies lie lying', 'stands stand standing', 'floats float floating', 'bobs bob bobbing', 'drifts drift drifting',
-    'hovers hover hovering', 'hangs hang hanging', 'falls fall falling', 'drops drop dropping', 'rises rise rising', 'climbs climb climbing',
+    'rests rest resting', 'sits sit sitting', 'lies lie lying', 'stands stand standing', 'floats float floating', 'bobs bob bobbing',
+    'drifts drift drifting',
+    'hovers hover hovering', 'hangs hang hanging', 'falls fall falling', 'drops drop dropping', 'rises rise rising',
+    'climbs climb climbing',
     'flies fly flying', 'glides glide gliding', 'rolls roll rolling', 'slides slide sliding', 'sails sail sailing', 'swims swim swimming'))}
 DOES = {'falling': 'fall drop', 'rising': 'rise climb', 'air': 'float hover hang', 'fly': 'fly glide', 'land': 'rest sit lie stand',
         'roll': 'roll', 'slide': 'slide', 'water': 'float bob drift', 'sail': 'sail swim'}
-WAYS = {'falling': ('downwards', 'out of the sky'), 'rising': ('upwards', 'into the air'), 'left': ('to the left', 'leftwards'), 'right': ('to the right', 'rightwards')}
+WAYS = {'falling': ('downwards', 'out of the sky'), 'rising': ('upwards', 'into the air'), 'left': ('to the left', 'leftwards'),
+        'right': ('to the right', 'rightwards')}
 
 # %% ../nbs/14_scenes.ipynb #73aeb4c8
 PLACES = {
-    'meadow': (('in a meadow', 'in a green field', 'out on the lawn'), ('on the grass', 'in the meadow', 'on the lawn'), ('above the grass', 'over the meadow', 'in the blue sky')),
+    'meadow': (('in a meadow', 'in a green field', 'out on the lawn'), ('on the grass', 'in the meadow', 'on the lawn'),
+               ('above the grass', 'over the meadow', 'in the blue sky')),
     'beach': (('at the beach', 'by the sea', 'on a sandy beach'), ('on the sand', 'on the beach'), ('above the beach', 'over the sand')),
-    'sea': (('at sea', 'out on the ocean', 'on the open water'), ('on the water', 'in the waves', 'on the sea'), ('above the water', 'over the sea', 'over the waves')),
-    'snow': (('in the snow', 'on a winter day', 'in a snowy field'), ('on the snow', 'on the white ground'), ('above the snow', 'in the grey sky')),
-    'night': (('at night', 'on a dark night', 'under the stars'), ('on a dark hill', 'on the dark ground'), ('in the night sky', 'in the dark sky')),
-    'room': (('in a room', 'inside a house', 'indoors'), ('on the floor', 'on the wooden floor'), ('in front of the wall', 'near the ceiling')),
-    'desert': (('in the desert', 'at sunset', 'among the dunes'), ('on a dune', 'on the desert ground'), ('in the evening sky', 'above the dunes')),
+    'sea': (('at sea', 'out on the ocean', 'on the open water'), ('on the water', 'in the waves', 'on the sea'),
+            ('above the water', 'over the sea', 'over the waves')),
+    'snow': (('in the snow', 'on a winter day', 'in a snowy field'), ('on the snow', 'on the white ground'),
+             ('above the snow', 'in the grey sky')),
+    'night': (('at night', 'on a dark night', 'under the stars'), ('on a dark hill', 'on the dark ground'),
+              ('in the night sky', 'in the dark sky')),
+    'room': (('in a room', 'inside a house', 'indoors'), ('on the floor', 'on the wooden floor'),
+             ('in front of the wall', 'near the ceiling')),
+    'desert': (('in the desert', 'at sunset', 'among the dunes'), ('on a dune', 'on the desert ground'),
+               ('in the evening sky', 'above the dunes')),
 }
 SIZE = 96          # pixels of a side
 RADIUS = {'small': (7, 8), 'medium': (10, 11), 'big': (14, 16)}
@@ -101,8 +110,10 @@ class Scene:
 
 # %% ../nbs/14_scenes.ipynb #2122b669
 RELATIONS = {
-    'left': ('left of', 'to the left of'), 'right': ('right of', 'to the right of'), 'above': ('above', 'over', 'higher than'), 'below': ('below', 'under', 'beneath'),
-    'near': ('next to', 'beside', 'near', 'close to'), 'far': ('far from', 'a long way from'), 'front': ('in front of',), 'behind': ('behind', 'half hidden behind'),
+    'left': ('left of', 'to the left of'), 'right': ('right of', 'to the right of'), 'above': ('above', 'over', 'higher than'),
+    'below': ('below', 'under', 'beneath'),
+    'near': ('next to', 'beside', 'near', 'close to'), 'far': ('far from', 'a long way from'), 'front': ('in front of',),
+    'behind': ('behind', 'half hidden behind'),
     'bigger': ('bigger than', 'larger than'), 'smaller': ('smaller than',),
     'sides': ('on the left',), 'levels': ('at the top',), # of the picture, and the other thing on the right or at the bottom
 }
@@ -125,8 +136,11 @@ def related(
     "Whether `x` stands in the relation to `y`."
     if name in CONVERSE: return related(CONVERSE[name], y, x, not x_in_front, loose)
     dx, dy, gap = y.cx - x.cx, y.cy - x.cy, max(abs(x.cx - y.cx), abs(x.cy - y.cy)) - x.r - y.r
-    if loose: return {'left': dx > 0, 'above': dy > 0, 'sides': dx > 0, 'levels': dy > 0, 'bigger': x.r >= y.r, 'front': x_in_front or not overlap(x, y)}.get(name, True)
-    return {'left': dx > 1.2*abs(dy) and dx > 12, 'above': dy > 1.2*abs(dx) and dy > 12, 'bigger': x.r > 1.3*y.r, 'front': x_in_front and overlap(x, y),
+    if loose:
+        return {'left': dx > 0, 'above': dy > 0, 'sides': dx > 0, 'levels': dy > 0, 'bigger': x.r >= y.r, 'front': x_in_front
+                or not overlap(x, y)}.get(name, True)
+    return {'left': dx > 1.2*abs(dy) and dx > 12, 'above': dy > 1.2*abs(dx) and dy > 12, 'bigger': x.r > 1.3*y.r,
+            'front': x_in_front and overlap(x, y),
             'near': 0 <= gap < 8, 'far': gap > 36, 'sides': x.cx < 40 and y.cx > 56, 'levels': x.cy < 38 and y.cy > 58}[name]
 
 # %% ../nbs/14_scenes.ipynb #54f7fc13
@@ -207,7 +221,8 @@ def litter(
     for _ in range(d.pick((0, 1, 1, 2))):
         kind, r, cx = d.pick(CLUTTER[setting]), d.between(4, 6), d.between(8, SIZE - 8)
         cy = d.between(8, horizon - 8) if kind in ('cloud', 'frame') else d.between(horizon + 8, SIZE - 8)
-        if all(max(abs(cx - x), abs(cy - y)) > r + s + 1 for x, y, s in [(t.cx, t.cy, t.r) for t in things] + [c[1:] for c in found]): found.append((kind, cx, cy, r))
+        if all(max(abs(cx - x), abs(cy - y)) > r + s + 1 for x, y, s in [(t.cx, t.cy, t.r) for t in things] + [c[1:] for c in found]):
+            found.append((kind, cx, cy, r))
     return tuple(found)
 
 # %% ../nbs/14_scenes.ipynb #8618b1c3
@@ -250,7 +265,9 @@ def outline(
     elif shape == 'cross': p = [(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]
     elif shape == 'star': p = [(r*np.sin(a), -r*np.cos(a)) for a, r in zip(np.arange(10)*np.pi/5, [1, .42]*5)]
     elif shape == 'heart': p = np.stack([16*np.sin(t)**3, -13*np.cos(t) + 5*np.cos(2*t) + 2*np.cos(3*t) + np.cos(4*t)], 1)
-    elif shape == 'moon': p = [*((np.cos(a), np.sin(a)) for a in np.linspace(.915, 5.368, 40)), *((.5 + .8*np.cos(a), .8*np.sin(a)) for a in np.linspace(4.85, 1.433, 40))]
+    elif shape == 'moon':
+        p = [*((np.cos(a), np.sin(a)) for a in np.linspace(.915, 5.368, 40)),
+             *((.5 + .8*np.cos(a), .8*np.sin(a)) for a in np.linspace(4.85, 1.433, 40))]
     else: p = np.stack([np.cos(t), np.sin(t)], 1)
     p = np.array(p, float)
     return 2*(p - p.min(0))/(p.max(0) - p.min(0)) - 1
@@ -258,12 +275,15 @@ OUTLINES = {shape: outline(shape) for shape in WORDS['shape']}
 
 # %% ../nbs/14_scenes.ipynb #28964f9c
 ZOOM = 3
-RGB = {'red': (214, 48, 49), 'orange': (243, 134, 28), 'yellow': (250, 211, 60), 'green': (46, 160, 67), 'blue': (37, 99, 200), 'purple': (134, 65, 174),
+RGB = {'red': (214, 48, 49), 'orange': (243, 134, 28), 'yellow': (250, 211, 60), 'green': (46, 160, 67), 'blue': (37, 99, 200),
+       'purple': (134, 65, 174),
        'white': (250, 250, 250), 'black': (42, 42, 48)}
 SKY = {'meadow': ((126, 190, 235), (214, 236, 248)), 'beach': ((140, 212, 226), (226, 244, 240)), 'sea': ((168, 206, 232), (236, 240, 236)),
-       'snow': ((176, 190, 204), (224, 230, 236)), 'night': ((14, 20, 54), (52, 56, 110)), 'room': ((232, 214, 190), (240, 226, 206)), 'desert': ((236, 120, 84), (252, 208, 150))}
+       'snow': ((176, 190, 204), (224, 230, 236)), 'night': ((14, 20, 54), (52, 56, 110)), 'room': ((232, 214, 190), (240, 226, 206)),
+       'desert': ((236, 120, 84), (252, 208, 150))}
 GROUND = {'meadow': ((132, 190, 92), (84, 148, 66)), 'beach': ((240, 220, 170), (222, 192, 132)), 'sea': ((72, 150, 190), (30, 92, 146)),
-          'snow': ((250, 252, 255), (222, 232, 244)), 'night': ((34, 58, 52), (18, 32, 34)), 'room': ((178, 124, 80), (140, 92, 56)), 'desert': ((222, 158, 96), (184, 112, 62))}
+          'snow': ((250, 252, 255), (222, 232, 244)), 'night': ((34, 58, 52), (18, 32, 34)), 'room': ((178, 124, 80), (140, 92, 56)),
+          'desert': ((222, 158, 96), (184, 112, 62))}
 
 # %% ../nbs/14_scenes.ipynb #4024ca1e
 @functools.lru_cache(512)
@@ -475,7 +495,8 @@ def refer(
     "A phrase for a thing: some of its attributes, in varied words."
     t, told = scene.things[i], [k for k, p in TOLD.items() if d.chance(p) and k not in leave]
     if not {'colour', 'shape'} & {*told}: told.append('colour')
-    if t.size == 'medium' or t.texture == 'plain': told = [k for k in told if not (k == 'size' and t.size == 'medium' or k == 'texture' and t.texture == 'plain')]
+    if t.size == 'medium' or t.texture == 'plain':
+        told = [k for k in told if not (k == 'size' and t.size == 'medium' or k == 'texture' and t.texture == 'plain')]
     said = {k: word(d, k, getattr(t, k)) for k in WORDS if k in told}
     tail = said.pop('texture') if said.get('texture', '').startswith('with') else ''
     p = Phrase(1, tuple(said[k] for k in ('size', 'texture', 'colour') if k in said), said.get('shape') or d.pick(ANYTHING), tail)
@@ -512,17 +533,25 @@ def fill(
 
 # %% ../nbs/14_scenes.ipynb #a10bcbeb
 TEMPLATES = {k: v.split(' | ') for k, v in {
-    'relation': '{a} {verb} {rel} {b} | {a} {rel} {b} | {a} {rel} {b} {here} | there is {a} {rel} {b} | {a} can be seen {rel} {b} | {rel} {b} {verb} {a} | {rel} {b} there is {a} | '
-                '{a} is {ing} {rel} {b} | {here}, {a} {verb} {rel} {b} | {a} has been placed {rel} {b} | {a} is found {rel} {b} {here} | {a} {ing} {rel} {b} | {here} {a} is shown {rel} {b}',
-    'listing': '{a} and {b} {here} | {a}, {b} and {c} | {here} there are {a} and {b} | {a} together with {b} {here} | a scene with {a}, {b} and {c} | a picture of {a} and {b} | '
+    'relation': '{a} {verb} {rel} {b} | {a} {rel} {b} | {a} {rel} {b} {here} | there is {a} {rel} {b} | {a} can be seen {rel} {b} | {rel} '
+                '{b} {verb} {a} | {rel} {b} there is {a} | '
+                '{a} is {ing} {rel} {b} | {here}, {a} {verb} {rel} {b} | {a} has been placed {rel} {b} | {a} is found {rel} {b} {here} | '
+                '{a} {ing} {rel} {b} | {here} {a} is shown {rel} {b}',
+    'listing': '{a} and {b} {here} | {a}, {b} and {c} | {here} there are {a} and {b} | {a} together with {b} {here} | a scene with {a}, '
+               '{b} and {c} | a picture of {a} and {b} | '
                '{a}, {b} and {c} {here} | {a} can be seen {here} with {b} | {here}: {a}, {b} and {c} | {a} shown along with {b}',
-    'counting': '{a} {here} | {here} there are {a} | {a} can be seen {here} | {a} and {b} {here} | {a} are shown with {b} | {a} are accompanied by {b} | a picture with {a}',
-    'place': '{a} {verb} {place} | {place} {verb} {a} | {a} is {ing} {place} | {a} {place} | there is {a} {ing} {place} | {place}, {a} {verb}',
+    'counting': '{a} {here} | {here} there are {a} | {a} can be seen {here} | {a} and {b} {here} | {a} are shown with {b} | {a} are '
+                'accompanied by {b} | a picture with {a}',
+    'place': '{a} {verb} {place} | {place} {verb} {a} | {a} is {ing} {place} | {a} {place} | there is {a} {ing} {place} | {place}, '
+             '{a} {verb}',
     'moving': '{a} {verb} {way} | {a} is {ing} {way} | {a} is seen {ing} {way} {here} | {a} {ing} {way} {here} | {here}, {a} {verb} {way}',
     'size': '{a} is {rel} {b} | {a} that is {rel} {b} | {a} {verb} {place} and is {rel} {b} | {here}, {a} is {rel} {b} | {a}, {rel} {b}',
-    'sides': '{a} {rel} and {b} on the right | {rel} {verb} {a}, on the right {b} | {a} {rel}, {b} on the right | {here}, {a} {rel} and {b} on the right',
-    'levels': '{a} {rel} and {b} at the bottom | {rel} {verb} {a}, at the bottom {b} | {a} {rel}, {b} at the bottom | {here}, {a} {rel} and {b} at the bottom',
-    'vague': '{many} {things} {here} | there are {many} {things} {here} | {many} colourful {things} {here} | something {colour} and something {other} {here} | '
+    'sides': '{a} {rel} and {b} on the right | {rel} {verb} {a}, on the right {b} | {a} {rel}, {b} on the right | {here}, {a} {rel} and '
+             '{b} on the right',
+    'levels': '{a} {rel} and {b} at the bottom | {rel} {verb} {a}, at the bottom {b} | {a} {rel}, {b} at the bottom | {here}, {a} {rel} '
+              'and {b} at the bottom',
+    'vague': '{many} {things} {here} | there are {many} {things} {here} | {many} colourful {things} {here} | something {colour} and '
+             'something {other} {here} | '
              'something {colour} {place} | {here} we see {many} {things} | a picture of {many} {things} {here}',
 }.items()}
 

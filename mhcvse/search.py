@@ -70,7 +70,8 @@ def write_index(
     write_json(about, key | dict(content=named_hash(parts)))
 
 # %% ../nbs/60_search.ipynb #c62454ad
-NAMED = dict(format='is no index of a search', version='has another version', split='is of another split', weights='was made with other weights',
+NAMED = dict(format='is no index of a search', version='has another version', split='is of another split',
+             weights='was made with other weights',
              store='was made from another store', read='was made with another config, vocabulary or concept graph')
 def read_index(
     path, # of the index, without ending
@@ -80,10 +81,15 @@ def read_index(
     about, numbers = index_files(path)
     cure = f'Give another name with index=…; or, if they are an index, delete {about.name} and {numbers.name}, and they are made again.'
     try: got, parts = read_json(about), load_weights(numbers)
-    except (InputError, OSError) as e: raise InputError(f"{short_path(about.parent/numbers.stem)}: the index cannot be read: {str(e).split(' (')[0].split(': ')[0]}. {cure}") from None
+    except (InputError, OSError) as e:
+        raise InputError(f"{short_path(about.parent/numbers.stem)}: the index cannot be read: "
+                         f"{str(e).split(' (')[0].split(': ')[0]}. {cure}") from None
     for k, v in key.items():
-        if not isinstance(got, dict) or got.get(k) != v: raise InputError(f"{short_path(about)} {NAMED[k]} ({k}: {got.get(k) if isinstance(got, dict) else None}; wanted: {v}). {cure}")
-    if got.get('content') != named_hash(parts): raise InputError(f'{short_path(numbers)} does not hold what was written (its content hash differs from the one in {about.name}). {cure}')
+        if not isinstance(got, dict) or got.get(k) != v:
+            raise InputError(f"{short_path(about)} {NAMED[k]} ({k}: {got.get(k) if isinstance(got, dict) else None}; wanted: {v}). {cure}")
+    if got.get('content') != named_hash(parts):
+        raise InputError(f'{short_path(numbers)} does not hold what was written (its content hash differs from the one in '
+                         f'{about.name}). {cure}')
     return parts
 
 # %% ../nbs/60_search.ipynb #b6da4dca
@@ -134,7 +140,8 @@ def open_parts(
     if path is None: return embed_parts(run, ts)
     key = index_key(run, ts.split.name)
     there = [f for f in index_files(path) if f.exists()]
-    if len(there) == 1 and run.path and Path(path).parent == run.path/'search': print(f'{short_path(there[0])}: a search was ended while it wrote its index; it is made again.')
+    if len(there) == 1 and run.path and Path(path).parent == run.path/'search':
+        print(f'{short_path(there[0])}: a search was ended while it wrote its index; it is made again.')
     elif there: return read_index(path, key)
     parts = embed_parts(run, ts)
     try: write_index(path, key, parts)
@@ -176,7 +183,9 @@ def check_sentence(
     words, unknown = words_of(run, text)
     if not words: raise InputError(f'sentence {text[:60]!r} has no words that say something: describe a picture.')
     if len(words) > MOST_WORDS: raise InputError(f'the sentence has {len(words):,} words: give at most {MOST_WORDS}.')
-    if len(unknown) == len(set(words)): raise InputError(f"sentence {text[:60]!r}: none of its words is among the {len(run.task.vocab):,} that the run knows from its training captions: use other words.")
+    if len(unknown) == len(set(words)):
+        raise InputError(f"sentence {text[:60]!r}: none of its words is among the {len(run.task.vocab):,} that the run knows from its "
+                         "training captions: use other words.")
 
 # %% ../nbs/60_search.ipynb #f4535b83
 class Hit(NamedTuple):
@@ -287,7 +296,8 @@ def read_picture(
     "(h, w, 3) uint8."
     if isinstance(image, (str, Path)): return load_picture(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (3, 4) or 0 in image.shape: raise InputError(f'the picture is an array {image.shape} of {image.dtype}: give (h, w, 3) of uint8, 0 to 255.')
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (3, 4) or 0 in image.shape:
+            raise InputError(f'the picture is an array {image.shape} of {image.dtype}: give (h, w, 3) of uint8, 0 to 255.')
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         try: return np.array(to_rgb(image))
@@ -302,12 +312,17 @@ def extractor_for(
     store = search.split.store
     if search.extractor is None:
         if not extraction_of(store.provenance):
-            raise InputError(f"{store.path.name}: what made its features is not known (it was not made by extract_folder), so a new picture cannot be compared with its images. "
-                             "Ask with an image of the store; or give what made them: Search.from_run(…, extractor=E), where E is as `regions.GridFeatures` or `Detector`; or make a store from pictures with extract_folder and train on it.")
+            raise InputError(f"{store.path.name}: what made its features is not known (it was not made by extract_folder), so a new "
+                             "picture cannot be compared with its images. "
+                             "Ask with an image of the store; or give what made them: Search.from_run(…, extractor=E), where E is as "
+                             "`regions.GridFeatures` or `Detector`; or make a store from pictures with extract_folder and train on it.")
         try: search.extractor = extractor_of(store)
-        except InputError as e: raise InputError(f'{e} With a file of weights: Search.from_run(…, extractor=extractor_of(store, FILE)).') from None
+        except InputError as e:
+            raise InputError(f'{e} With a file of weights: Search.from_run(…, extractor=extractor_of(store, FILE)).') from None
     shape = tuple(search.extractor.shape)
-    if shape[1] != store.shape[1] or shape[0] > store.shape[0]: raise InputError(f"the extractor makes {shape[0]} regions of {shape[1]} numbers, and {store.path.name} holds {store.shape[0]} of {store.shape[1]}: give the one that made the store.")
+    if shape[1] != store.shape[1] or shape[0] > store.shape[0]:
+        raise InputError(f"the extractor makes {shape[0]} regions of {shape[1]} numbers, and {store.path.name} holds {store.shape[0]} of "
+                         f"{store.shape[1]}: give the one that made the store.")
     return search.extractor
 
 # %% ../nbs/60_search.ipynb #7c91a28c
@@ -360,7 +375,8 @@ def search_captions(
 ):
     "`Hits`: the captions for an image, best first."
     asked = image_query(search, image)
-    return hits_of(search, 'caption', joint_embedding(asked.parts, search.image_gallery.weights), k, asked.name, right=None if asked.index is None else {asked.index})
+    return hits_of(search, 'caption', joint_embedding(asked.parts, search.image_gallery.weights), k, asked.name,
+                   right=None if asked.index is None else {asked.index})
 Search.captions = search_captions
 
 # %% ../nbs/60_search.ipynb #cfba3c1c
@@ -402,7 +418,8 @@ def show_hits(
         else:
             fig, axes = plt.subplots(rows, columns, figsize=(1.5*columns, 1.8*rows + .4), squeeze=False)
             for ax in axes.flat: ax.axis('off')
-            for ax, h in zip(axes.flat, hits): ax.axis('on'); picture(ax, search.split, h.index, hits.is_right(h)); ax.set_title(f'{h.score:.2f}', fontsize=8, pad=3)
+            for ax, h in zip(axes.flat, hits):
+                ax.axis('on'); picture(ax, search.split, h.index, hits.is_right(h)); ax.set_title(f'{h.score:.2f}', fontsize=8, pad=3)
         fig.suptitle(literal(hits.query, 90), fontsize=9)
         fig.tight_layout(pad=.5)
     return fig
@@ -516,7 +533,8 @@ def effort_curve(
                 found.append(approximate_search(approx, q, k, e, c))
                 ms.append(1000*(time.process_time() - start))
             each = [recall([f], [t]) for f, t in zip(found, truth)]
-            rows.append(dict(effort=e, candidates=c, recall=float(np.mean(each)), low=np.mean(each) - 1.64*np.std(each)/len(each)**.5, ms=float(np.median(ms))))
+            rows.append(dict(effort=e, candidates=c, recall=float(np.mean(each)), low=np.mean(each) - 1.64*np.std(each)/len(each)**.5,
+                             ms=float(np.median(ms))))
             if rows[-1]['recall'] >= enough: break
     return rows
 
@@ -527,7 +545,9 @@ def choose_effort(
 ):
     "The cheapest setting that reaches the recall for queries like these, less what their sample may have added; `InputError` when none does."
     good = [r for r in curve if r['low'] >= aim]
-    if not good: raise InputError(f"no setting surely reaches a recall of {aim:g}, the best is {max(r['low'] for r in curve):.3f} less its uncertainty: allow more candidates or more dims, or search exactly.")
+    if not good:
+        raise InputError(f"no setting surely reaches a recall of {aim:g}, the best is {max(r['low'] for r in curve):.3f} less its "
+                         "uncertainty: allow more candidates or more dims, or search exactly.")
     return min(good, key=lambda r: r['ms'])
 
 # %% ../nbs/60_search.ipynb #09f3be68
@@ -587,7 +607,8 @@ def say_unknown(
     hits,   # `Hits`
 ):
     "A line about the words that the run does not know, if there are any."
-    return [f"Not in the run's vocabulary (words that occur at least {search.run.cfg.data.min_count} times in the training captions, data.min_count), so read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown)
+    return [f"Not in the run's vocabulary (words that occur at least {search.run.cfg.data.min_count} times in the training captions, "
+            f"data.min_count), so read as unknown: {', '.join(hits.unknown)}."]*bool(hits.unknown)
 
 # %% ../nbs/60_search.ipynb #5df88199
 PAGE = '''<!doctype html>
@@ -623,7 +644,8 @@ def page(
     kind = kind_of(hits)
     asked = split.picture(*hits.right) if asked is None and kind == 'captions' and hits.right is not None else asked
     footer = f'{found_among(search, hits)}, by {search.run.path.name if search.run.path else "a run"}. The number is the score that the recalls are counted from.'
-    return PAGE.format(title=esc(hits.query), asked=thumbnail(asked), notes=''.join(f'<p class="note">{esc(n)}</p>' for n in notes), kind=kind,
+    return PAGE.format(title=esc(hits.query), asked=thumbnail(asked), notes=''.join(f'<p class="note">{esc(n)}</p>' for n in notes),
+                       kind=kind,
                        items='\n'.join(hit_html(search, hits, h) for h in hits), footer=esc(footer))
 
 # %% ../nbs/60_search.ipynb #6cee6b5d
@@ -663,7 +685,9 @@ def ask(
     check_k(a.k)
     if a.html: check_replaced(a.html, b'<!doctype html', 'HTML page')
     store = Store(a.store)
-    if a.split not in (*store.splits, 'all'): raise InputError(f'split={a.split!r} is not known: {did_you_mean(a.split, store.splits)} Say which with --split, such as --split {list(store.splits)[-1]}.')
+    if a.split not in (*store.splits, 'all'):
+        raise InputError(f'split={a.split!r} is not known: {did_you_mean(a.split, store.splits)} Say which with --split, such as --split '
+                         f'{list(store.splits)[-1]}.')
     search = Search.from_run(a.run, store, a.split, a.index, extractor_of(store, a.weights) if a.weights else None)
     if a.sentence is not None: return search, search.images(a.sentence, a.k), None
     image = a.captions if a.captions is not None else a.similar

@@ -55,12 +55,15 @@ def step_products(
     lengths, # (B,) words of each caption of the batch
 ):
     "All matrix products of a training step, by stage; without gradients, of embedding B images and B captions and scoring them."
-    B, T, N, D, E, h = len(lengths), int(lengths.max()), int(lengths.sum()), cfg.embed_dim, cfg.word_dim, max(1, round(cfg.graph_hidden*cfg.embed_dim))
+    B, T, N, D, E, h = len(lengths), int(lengths.max()), int(lengths.sum()), cfg.embed_dim, cfg.word_dim, max(1,
+        round(cfg.graph_hidden*cfg.embed_dim))
     out = [Product('image encoder', 1, B*R, F, D, 1), *attention_products('image attention', cfg, B, R, B*R)]
     first = [(B, 1), (N - B, 2), (k := int((lengths == T).sum()), 1), (N - k, 2)]   # the state before the first word needs no gradient
-    out += [Product('GRU', 2, N, E, 3*D), *(Product('GRU', 1, n, D, 3*D, grads) for n, grads in first), *attention_products('text attention', cfg, B, T, N)]
+    out += [Product('GRU', 2, N, E, 3*D), *(Product('GRU', 1, n, D, 3*D, grads) for n, grads in first),
+            *attention_products('text attention', cfg, B, T, N)]
     if cfg.consensus:
-        out += [Product('concept graph', 1, C, E, h, 1), Product('concept graph', 1, C, C, h, 1), Product('concept graph', 1, C, h, D), Product('concept graph', 1, C, C, D, 1)]
+        out += [Product('concept graph', 1, C, E, h, 1), Product('concept graph', 1, C, C, h, 1), Product('concept graph', 1, C, h, D),
+                Product('concept graph', 1, C, C, D, 1)]
         out += [Product('consensus', 2, *s) for s in ((C, D, D), (B, D, D), (B, D, C), (B, C, D))]
         if cfg.fusion == 'concat': out.append(Product('fusion', 4, B, D, D))
     return out + [Product('losses', 3 if cfg.consensus else 1, B, D, B)]

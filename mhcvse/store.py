@@ -66,7 +66,8 @@ def as_array(
     if isinstance(x, torch.Tensor): return x.detach().cpu().numpy()
     if hasattr(x, 'shape') and hasattr(x, 'dtype'): return x
     try: return np.asarray(x)
-    except (ValueError, TypeError, OverflowError) as e: raise InputError(f'{type(x).__name__} {x!r:.60} is no array ({str(e).split(". ")[0]}): give rows of the same length.') from None
+    except (ValueError, TypeError, OverflowError) as e:
+        raise InputError(f'{type(x).__name__} {x!r:.60} is no array ({str(e).split(". ")[0]}): give rows of the same length.') from None
 
 # %% ../nbs/12_store.ipynb #a6d6f3c3
 def check_finite(
@@ -106,7 +107,9 @@ def write_features(
     with ThreadPoolExecutor(1) as pool:
         for s in blocks(len(data), data.chunks[1]*data.chunks[2]*data.dtype.itemsize, 'writing features', start=start):
             try: block = np.ascontiguousarray(features[s], data.dtype)
-            except OSError as e: raise ReadError(f'the features of images {s.start} to {s.stop - 1} cannot be read ({e}): put back what they are read from, and start the same again.') from None
+            except OSError as e:
+                raise ReadError(f'the features of images {s.start} to {s.stop - 1} cannot be read ({e}): put back what they are read from, '
+                                'and start the same again.') from None
             check_finite(block, s.start, features)
             if hashed: hashed.result()
             hashed = pool.submit(digest.update, block)
@@ -215,7 +218,9 @@ def check_idle(
     size = int(np.prod(partial.features.shape))*np.dtype(partial.features.dtype).itemsize
     there = getattr(partial.part.stat(), 'st_blocks', 0)*512 if partial.part.exists() else 0
     free = shutil.disk_usage(partial.path.parent).free
-    if size - there > free: raise InputError(f'{partial.path} needs {size/1e9:.1f} GB and its disk has {free/1e9:.1f} GB free: make room, or write it to another disk.')
+    if size - there > free:
+        raise InputError(f'{partial.path} needs {size/1e9:.1f} GB and its disk has {free/1e9:.1f} GB free: '
+                         'make room, or write it to another disk.')
 
 # %% ../nbs/12_store.ipynb #6848e11a
 @contextlib.contextmanager
@@ -228,7 +233,8 @@ def partial_path(
     check_idle(partial)
     try:
         yield partial.part
-        if replaces and Store(partial.path).hash != replaces: raise InputError(f'{partial.path} was changed by another process in the meantime: give the command again.')
+        if replaces and Store(partial.path).hash != replaces:
+            raise InputError(f'{partial.path} was changed by another process in the meantime: give the command again.')
         os.replace(partial.part, partial.path)
         partial.remove()
     except (ReadError, WriteError): raise   # a source that is away may come back, and room can be made
@@ -309,14 +315,17 @@ def write_file(
         with new_file(path, room(features, items)) as f:
             for k, v in items.items():
                 if isinstance(v, list): write_texts(f, k, v)
-                else: f.create_dataset(k, data=v, fletcher32=True, chunks=(1 if k == 'pixels' else min(len(v), ROWS), *v.shape[1:]), compression='gzip' if k == 'pixels' else None)
+                else:
+                    f.create_dataset(k, data=v, fletcher32=True, chunks=(1 if k == 'pixels' else min(len(v), ROWS), *v.shape[1:]),
+                                     compression='gzip' if k == 'pixels' else None)
             make_features(f, features.shape, features.dtype)
     reserve(path, Path(path).stat().st_size + 8*len(json.dumps(attrs)) + 2**16)   # for the attributes, which come last
     with lean(h5py.File(path, 'r+')) as f:
         d = f['features']
         digest = write_features(d, features, done, digest, partial and partial.mark).hexdigest()
         if partial: partial.note.unlink(missing_ok=True)
-        about = attrs | dict(provenance=json.dumps(attrs['provenance'] | getattr(features, 'notes', {}), ensure_ascii=False), sha256=digest, hash=store_hash(digest, d.dtype, d.shape, attrs['scale'], items))
+        about = attrs | dict(provenance=json.dumps(attrs['provenance'] | getattr(features, 'notes', {}), ensure_ascii=False), sha256=digest,
+                             hash=store_hash(digest, d.dtype, d.shape, attrs['scale'], items))
         f.attrs.update(format=FORMAT, version=VERSION, **about, seal=content_hash(about))
         d.attrs['scale'] = attrs['scale']
 
@@ -361,9 +370,13 @@ def store_attrs(
 ):
     "What the file says of itself, checked: before anything is written."
     one_of(kind, ('data', 'demonstration'), 'kind')
-    if not isinstance(scale, numbers.Real) or not 1e-38 < scale < 3e38: raise InputError(f'scale={scale!r:.60} should be a positive number that float32 can hold: what a stored number is multiplied with to be an activation, 1 when it is one.')
+    if not isinstance(scale, numbers.Real) or not 1e-38 < scale < 3e38:
+        raise InputError(f'scale={scale!r:.60} should be a positive number that float32 can hold: what a stored number is multiplied with '
+                         'to be an activation, 1 when it is one.')
     try: text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as e: raise InputError(f"provenance ({', '.join(provenance)}) is nothing that JSON can hold ({e}): give texts, finite numbers, lists and tables, or correct the argument's name.") from None
+    except (TypeError, ValueError, RecursionError) as e:
+        raise InputError(f"provenance ({', '.join(provenance)}) is nothing that JSON can hold ({e}): give texts, finite numbers, lists and "
+                         "tables, or correct the argument's name.") from None
     check_texts([name, text], 'name or provenance')
     return dict(scale=float(scale), name=name, kind=kind, provenance=provenance)
 
@@ -375,7 +388,9 @@ def check_names(
     "Raise `InputError` for a name that is nearly that of an optional argument: misspelt, it would be kept as provenance and have no effect."
     optional = [n for n, p in inspect.signature(known).parameters.items() if p.default is not p.empty]
     for k in given:
-        if near := difflib.get_close_matches(k, optional, 1, cutoff=.8): raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs a name that is less like it.")
+        if near := difflib.get_close_matches(k, optional, 1, cutoff=.8):
+            raise InputError(f"{known.__name__}: there is no argument {k!r}; did you mean {near[0]!r}? What is only to be remembered needs "
+                             "a name that is less like it.")
 
 # %% ../nbs/12_store.ipynb #7a24ce0b
 def write_store(
@@ -438,17 +453,22 @@ def check_layout(
     file, # an open HDF5 file
 ):
     "Raise `InputError` unless the parts of a store are there, of types and sizes that belong together. Their numbers are not read."
-    parts, a = {k: own_data(file, k) for k in ('features', 'captions', 'names', 'split', 'caption_image', *(k for k in EXTRAS if k in file))}, file.attrs
+    parts, a = {k: own_data(file, k) for k in ('features', 'captions', 'names', 'split', 'caption_image',
+                                               *(k for k in EXTRAS if k in file))}, file.attrs
     check_features(parts['features'])
     n, r, f = parts['features'].shape
     size = parts['features'].id.get_storage_size()
-    if parts['features'].compression is None and size != n*r*f*parts['features'].dtype.itemsize: raise InputError(f'features of shape {(n, r, f)} take {size} bytes of it: write the store again.')
+    if parts['features'].compression is None and size != n*r*f*parts['features'].dtype.itemsize:
+        raise InputError(f'features of shape {(n, r, f)} take {size} bytes of it: write the store again.')
     for k, data in parts.items():
         if k in EXTRAS: check_shape(k, data, *extra_shapes(n, r)[k])
         elif k != 'features': check_shape(k, data, n if k in ('names', 'split') else len(parts['captions']))
-        if k in ('captions', 'names', 'split') and h5py.check_string_dtype(data.dtype) is None: raise InputError(f"'{k}' is of type {data.dtype} and should be text: write the store again.")
-    if not all(isinstance(a[k], str) for k in ('name', 'kind', 'hash')) or not isinstance(json.loads(a['provenance']), dict): raise InputError('name, kind, hash or provenance is of the wrong type: write the store again.')
-    if not re.fullmatch('[0-9a-f]{16}', a['hash']): raise InputError(f"its hash {a['hash']!r:.60} is none, and others name files after it: write the store again.")
+        if k in ('captions', 'names', 'split') and h5py.check_string_dtype(data.dtype) is None:
+            raise InputError(f"'{k}' is of type {data.dtype} and should be text: write the store again.")
+    if not all(isinstance(a[k], str) for k in ('name', 'kind', 'hash')) or not isinstance(json.loads(a['provenance']), dict):
+        raise InputError('name, kind, hash or provenance is of the wrong type: write the store again.')
+    if not re.fullmatch('[0-9a-f]{16}', a['hash']):
+        raise InputError(f"its hash {a['hash']!r:.60} is none, and others name files after it: write the store again.")
     store_attrs(float(a['scale']), a['name'], a['kind'], {})
 
 # %% ../nbs/12_store.ipynb #b7b74e39
@@ -456,14 +476,18 @@ def open_h5(
     path, # the .h5 file
 ):
     "The file opened for reading, without a lock; `InputError` when it is missing, damaged or something else."
-    if (Path(path)/'config.json').exists(): raise InputError(f"{path} is a run's folder, and a store is a .h5 file: are the two arguments exchanged?")
-    if Path(path).is_dir(): raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare precomp {shlex.quote(str(path))} NAME.h5`.')
+    if (Path(path)/'config.json').exists():
+        raise InputError(f"{path} is a run's folder, and a store is a .h5 file: are the two arguments exchanged?")
+    if Path(path).is_dir():
+        raise InputError(f'{path} is a folder, and a store is a file: give the .h5 file, or make one of the folder with `mhcvse-prepare '
+                         f'precomp {shlex.quote(str(path))} NAME.h5`.')
     if not Path(path).is_file(): raise InputError(f'{path} does not exist: write the store first, or correct the path.')
     try: f = h5py.File(path, 'r', locking=False)
     except OSError as e: raise InputError(f'{path} is not a readable HDF5 file ({e}). It may be cut off: write it again.') from None
     try:
         with reading(path): form, version = f.attrs.get('format'), int(f.attrs.get('version', VERSION))
-        if not isinstance(form, str) or form != FORMAT: raise InputError(f"{path} is an HDF5 file and no {FORMAT}: import the data set's folder instead.")
+        if not isinstance(form, str) or form != FORMAT:
+            raise InputError(f"{path} is an HDF5 file and no {FORMAT}: import the data set's folder instead.")
         if version > VERSION: raise InputError(f"{path} has version {version}, this mhcvse reads up to {VERSION}: use a newer mhcvse.")
         with reading(path): check_layout(f)
     except InputError: f.close(); raise
@@ -484,7 +508,8 @@ class Store:
             self.n_images, self.shape, self.dtype = f.shape[0], tuple(f.shape[1:]), f.dtype
             self.checks = own_data(self.file, 'checks')[:] if 'checks' in self.file else None   # files of earlier versions have none
             if self.checks is not None: check_shape('checks', self.checks, self.n_images)
-        if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)): raise InputError(f'{path} has changed since it was written (in its attributes): write the store again, or take it from a copy.')
+        if 'seal' in a and a['seal'] != content_hash(about | dict(scale=self.scale)):
+            raise InputError(f'{path} has changed since it was written (in its attributes): write the store again, or take it from a copy.')
     @property
     def file(self):
         "The open HDF5 file of this process."
@@ -506,7 +531,9 @@ def read_items(
         items, d = {**texts, 'caption_image': links}, f['features']
         counts = dict(n_regions=f['n_regions'][:]) if 'n_regions' in f else {}
         now = store_hash(f.attrs['sha256'], d.dtype, d.shape, float(f.attrs['scale']), items | counts) if 'sha256' in f.attrs else hash
-    if now != hash: raise InputError(f'{path} has changed since it was written (in its captions, names, splits or links): write the store again, or take it from a copy.')
+    if now != hash:
+        raise InputError(f'{path} has changed since it was written (in its captions, names, splits or links): '
+                         'write the store again, or take it from a copy.')
     return items
 Store.items = property(lambda self: read_items(self.path, self.hash))
 Store.splits = property(lambda self: sorted(set(self.items['split']), key=SPLITS.index))
@@ -555,7 +582,9 @@ def read_features(
     index = np.asarray(index, dtype='i8')
     with reading(store.path): x = read_rows(store.file['features'], index)
     for i, image in zip(index, x if store.checks is not None else ()):
-        if zlib.crc32(image) != store.checks[i]: raise InputError(f'{store.path} has changed since it was written (in the features of image {i}): write the store again, or take it from a copy.')
+        if zlib.crc32(image) != store.checks[i]:
+            raise InputError(f'{store.path} has changed since it was written (in the features of image {i}): '
+                             'write the store again, or take it from a copy.')
     return x
 
 # %% ../nbs/12_store.ipynb #5515867e
@@ -661,7 +690,8 @@ def load_features(
     "(N, R, F) the features of the whole split as stored, read block by block."
     data, rows = split.store.file['features'], split.images.numpy()
     out = torch.empty(len(rows), *split.store.shape, dtype=dtype or kept_type(data.dtype), device=device)
-    for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), f'reading {split.name}'): out[s] = as_tensor(read_features(split.store, rows[s]))
+    for s in blocks(len(rows), data.dtype.itemsize*int(np.prod(data.shape[1:])), f'reading {split.name}'):
+        out[s] = as_tensor(read_features(split.store, rows[s]))
     return out
 Split.load = load_features
 
@@ -688,7 +718,8 @@ Store.__repr__ = store_repr
 
 # %% ../nbs/12_store.ipynb #38fa2f65
 Store.built_in = property(lambda self: self.kind == 'demonstration' and self.provenance.get('source') == 'mhcvse.scenes')
-Store.warning = property(lambda self: '' if self.kind == 'data' else f"A DEMONSTRATION on {'drawn scenes' if self.built_in else 'made-up features or those of random weights'}: its numbers say nothing about photographs.")
+Store.warning = property(lambda self: '' if self.kind == 'data' else f"A DEMONSTRATION on "
+    f"{'drawn scenes' if self.built_in else 'made-up features or those of random weights'}: its numbers say nothing about photographs.")
 
 # %% ../nbs/12_store.ipynb #27dce9d7
 def lengths(
@@ -724,8 +755,10 @@ def check_store(
         items = store_items(f['features'], *(now[k] for k in ('captions', 'caption_image', 'split', 'names')), extras)
         for s in blocks(store.n_images, store.dtype.itemsize*store.shape[0]*store.shape[1], 'checking'):
             check_finite(block := f['features'][s], s.start, f['features']); digest.update(block)
-            if store.checks is not None and [zlib.crc32(x) for x in block] != store.checks[s].tolist(): raise InputError(f'{path} has changed since it was written (the checksum of an image differs): write the store again.')
-    except (InputError, OSError) as e: raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e}{'' if 'the store again' in str(e) else ' Write the store again.'}") from None
+            if store.checks is not None and [zlib.crc32(x) for x in block] != store.checks[s].tolist():
+                raise InputError(f'{path} has changed since it was written (the checksum of an image differs): write the store again.')
+    except (InputError, OSError) as e:
+        raise InputError(f"{'' if str(path) in str(e) else f'{path}: '}{e}{'' if 'the store again' in str(e) else ' Write the store again.'}") from None
     if store_hash(digest.hexdigest(), store.dtype, f['features'].shape, store.scale, items) == store.hash: return store.card()
     raise InputError(f'{path} has changed since it was written (its content hash differs): write the store again.')
 
@@ -789,5 +822,7 @@ def repeats_text(
         one = {split[i]: i for i in reversed(g)}   # the first of each split, which are shown first
         kinds, order = {s.removesuffix('all') for s in one}, [*sorted(one.values()), *(i for i in g if i not in one.values())]
         what = 'in test and in another split, so a test has seen its answers' if len(kinds) > 1 and 'test' in kinds else 'in train and in dev, so the epoch is chosen on what was trained on' if len(kinds) > 1 else 'twice in a split'
-        if len(kinds) > 1 or len(g) > len(one): out.setdefault(what, []).append(' = '.join(f'{names[i]} ({split[i]})' for i in order[:4]) + ' …'*(len(g) > 4))
-    return '\n'.join(f'the same picture {what} ({len(out[what]):,}): ' + '; '.join(out[what][:3]) + ' …'*(len(out[what]) > 3) for what in sorted(out))
+        if len(kinds) > 1 or len(g) > len(one):
+            out.setdefault(what, []).append(' = '.join(f'{names[i]} ({split[i]})' for i in order[:4]) + ' …'*(len(g) > 4))
+    return '\n'.join(f'the same picture {what} ({len(out[what]):,}): ' + '; '.join(out[what][:3]) + ' …'*(len(out[what]) > 3)
+                     for what in sorted(out))

@@ -29,7 +29,10 @@ def choose_store(
     store = None if data == 'scenes' else open_data(data, root)
     store = open_scenes(root) if store is None else store
     for s in ('train', 'dev', 'test'):
-        if s not in store.splits: raise InputError(f"{short_path(store.path)} has no split '{s}' (it has {', '.join(store.splits)}): a run trains, validates and tests. Add {s}_ims.npy and {s}_caps.txt to the folder it was made from; for pictures, give the table of captions a column split.")
+        if s not in store.splits:
+            raise InputError(f"{short_path(store.path)} has no split '{s}' (it has {', '.join(store.splits)}): "
+                             f"a run trains, validates and tests. Add {s}_ims.npy and {s}_caps.txt to the folder it was made from; "
+                             "for pictures, give the table of captions a column split.")
     return store
 
 # %% ../nbs/16_task.ipynb #42aeec23
@@ -104,7 +107,9 @@ def check_length(
 ):
     "Raise `InputError` for a caption that would fill the memory."
     n, i = max((len(t), i) for i, t in enumerate(tokens)) if len(tokens) else (0, 0)
-    if n > MOST_WORDS: raise InputError(f"{where}: a caption has {n:,} words, '{' '.join(tokens[i][:8])} …', and {MOST_WORDS} are the most that is trained on: shorten it.")
+    if n > MOST_WORDS:
+        raise InputError(f"{where}: a caption has {n:,} words, '{' '.join(tokens[i][:8])} …', and {MOST_WORDS} are the most that is "
+                         "trained on: shorten it.")
 
 # %% ../nbs/16_task.ipynb #c6ef9df5
 def read_split(
@@ -165,6 +170,9 @@ def check_settings(
     cfg,  # `Config` it is to be trained under
 ):
     "Raise `InputError` when vocabulary, concepts or labels of the task were made with other settings."
-    made = [n for n in Config.names() if n.startswith('data.') and n not in ('data.feature_norm', 'data.label_source')] + ['model.consensus', *(MADE_WITH if cfg.model.consensus else ())]
+    made = [n for n in Config.names() if n.startswith('data.') and n not in ('data.feature_norm',
+        'data.label_source')] + ['model.consensus', *(MADE_WITH if cfg.model.consensus else ())]
     other = {n: v for n, v in task.cfg.changes(cfg).items() if n in made or n == 'train.seed' and cfg.data.shuffle_captions}
-    if other: raise InputError(f"the task was made with other settings ({'; '.join(f'{n}={a!r}, now {b!r}' for n, (a, b) in other.items())}): make one with these, Task(store, cfg).")
+    if other:
+        raise InputError(f"the task was made with other settings ({'; '.join(f'{n}={a!r}, now {b!r}' for n, (a, b) in other.items())}): "
+                         "make one with these, Task(store, cfg).")

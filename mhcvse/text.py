@@ -192,7 +192,9 @@ def line_vector(
     word, *numbers = line.rstrip().rsplit(None, dim)
     if len(numbers) == dim and not (len(inside := word.split()) > 1 and is_number(inside[-1])): return word, numbers
     n = sum(map(is_number, line.split()[1:]))
-    raise InputError(f"{where}: {n} numbers where {dim} are expected. {f'Set model.word_dim={n} if all lines are so; otherwise' if n else 'There should be a word and its numbers:'} the file is damaged: fetch it again.")
+    raise InputError(f"{where}: {n} numbers where {dim} are expected. "
+                     f"{f'Set model.word_dim={n} if all lines are so; otherwise' if n else 'There should be a word and its numbers:'} the "
+                     "file is damaged: fetch it again.")
 
 # %% ../nbs/10_text.ipynb #c9674b84
 def parse_vector(
@@ -221,7 +223,8 @@ def load_word_vectors(
     dim,   # size of a vector
 ):
     "(words, dim) vectors, zero where the file lacks the word, and the (words,) mask of those it has; the first of equals counts."
-    wanted, out, found = {w.encode('utf-8', 'surrogatepass'): i for i, w in enumerate(words)}, torch.zeros(len(words), dim), torch.zeros(len(words), dtype=torch.bool)
+    wanted, out, found = {w.encode('utf-8', 'surrogatepass'): i for i, w in enumerate(words)}, torch.zeros(len(words),
+        dim), torch.zeros(len(words), dtype=torch.bool)
     counted, seen = 0, 0
     with open(vectors_file(path), 'rb') as f:
         for n, line in enumerate(f, 1):
@@ -232,8 +235,11 @@ def load_word_vectors(
             word, numbers = line_vector(line, dim, where := f'{path}, line {n}')
             i = wanted.get(word)
             if i is not None and not found[i]: out[i], found[i] = parse_vector(numbers, where), True
-    if seen < counted: raise InputError(f"{path}: its first line counts {counted:,} vectors and {seen:,} are there. It was cut off: fetch it again, or, if it was shortened on purpose, correct the first line.")
-    if len(words) and not found.any(): raise InputError(f"{path} holds none of the {len(words)} words wanted: is it in the language of the captions?")
+    if seen < counted:
+        raise InputError(f"{path}: its first line counts {counted:,} vectors and {seen:,} are there. It was cut off: "
+                         "fetch it again, or, if it was shortened on purpose, correct the first line.")
+    if len(words) and not found.any():
+        raise InputError(f"{path} holds none of the {len(words)} words wanted: is it in the language of the captions?")
     return out, found
 
 # %% ../nbs/10_text.ipynb #a5dff80a

@@ -36,8 +36,10 @@ def train_epochs(
     cfg, trainer, n, out = run.cfg, keeper.trainer, len(keeper.trainer.batches), bar_file()
     say = out.log if out else tqdm.write
     if show and cfg.loss.negatives == 'hardest' and cfg.loss.warmup_epochs >= cfg.train.epochs:
-        say(f'all {cfg.train.epochs} epochs are warm-up (loss.warmup_epochs={cfg.loss.warmup_epochs}): the losses are over all negatives, never over the hardest alone')
-    with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit='step', file=out, ncols=100, mininterval=.5, disable=not show) as bar:
+        say(f'all {cfg.train.epochs} epochs are warm-up (loss.warmup_epochs={cfg.loss.warmup_epochs}): the losses are over all negatives, '
+            'never over the hardest alone')
+    with tqdm(total=cfg.train.epochs*n, initial=at.epoch*n + at.step, unit='step', file=out, ncols=100, mininterval=.5,
+              disable=not show) as bar:
         for k in range(at.epoch, cfg.train.epochs):
             if is_finished(run.history, cfg.train): break
             row = keeper.validate(trainer.epoch(k, bar, at, keeper.after_step), at)
@@ -47,7 +49,9 @@ def train_epochs(
             if show: say(epoch_line(row, {r['notice'] for r in run.history[:-1]}))
         if at.epoch < cfg.train.epochs:
             bar.total = bar.n   # an end, and no bar that stands still
-            if show: say(f"stopped after epoch {at.epoch}: none of the last {cfg.train.patience} had a better validation mR than epoch {run.best['epoch']}")
+            if show:
+                say(f"stopped after epoch {at.epoch}: none of the last {cfg.train.patience} had a better validation mR than epoch "
+                    f"{run.best['epoch']}")
 
 # %% ../nbs/34_train.ipynb #c41f7e02
 def check_fit(
@@ -57,16 +61,22 @@ def check_fit(
     info,    # name -> what else the manifest is to hold
 ):
     "Raise `InputError` for what `fit` cannot do as it was meant, before anything is written."
-    if not isinstance(task, Task): raise InputError(f'fit(cfg, task): the second is a {type(task).__name__} and should be a Task, such as Task(store, cfg).')
-    if task.store.split('dev').n_images < 2: raise InputError(f"{task.store.name}: the split dev has one image, so every recall is 100 and no epoch is better than another: give dev more images.")
+    if not isinstance(task, Task):
+        raise InputError(f'fit(cfg, task): the second is a {type(task).__name__} and should be a Task, such as Task(store, cfg).')
+    if task.store.split('dev').n_images < 2:
+        raise InputError(f"{task.store.name}: the split dev has one image, so every recall is 100 and no epoch is better than another: "
+                         "give dev more images.")
     for name in Config.names():
-        if name.split('.')[1] in info: raise InputError(f"fit: {name.split('.')[1]} is a setting and no note for the manifest: cfg.override({{'{name}': …}}).")
+        if name.split('.')[1] in info:
+            raise InputError(f"fit: {name.split('.')[1]} is a setting and no note for the manifest: cfg.override({{'{name}': …}}).")
     if trainer is None: return
-    if trainer.cfg != cfg or trainer.task is not task: raise InputError('fit: the trainer was made with another config or task: give fit the same, or make the trainer with these.')
+    if trainer.cfg != cfg or trainer.task is not task:
+        raise InputError('fit: the trainer was made with another config or task: give fit the same, or make the trainer with these.')
     if trainer.opt.state: raise InputError('fit: this trainer has trained already: make a new one.')
     held = {id(p) for g in trainer.opt.param_groups for p in g['params']}
     if lost := [k for k, p in trainer.model.named_parameters() if p.requires_grad and id(p) not in held]:
-        raise InputError(f"fit: the optimiser does not know of {lost[0]}: after a part of the model is replaced, trainer.opt = build_optimizer(trainer.model, cfg.train).")
+        raise InputError(f"fit: the optimiser does not know of {lost[0]}: after a part of the model is replaced, trainer.opt = "
+                         "build_optimizer(trainer.model, cfg.train).")
 
 # %% ../nbs/34_train.ipynb #75dccd29
 TRAINING = threading.Lock()
@@ -83,7 +93,9 @@ def fit(
     "Train, keep the weights of the best validation mR, stop early; the `Run` with these weights, its model in evaluation mode. Where the folder holds an unfinished run, it goes on."
     check_fit(cfg, task, trainer, info)
     with contextlib.ExitStack() as stack:
-        if not TRAINING.acquire(blocking=False): raise InputError('fit: another training runs in this process, and both would draw from the same random numbers: start a process for each.')
+        if not TRAINING.acquire(blocking=False):
+            raise InputError('fit: another training runs in this process, and both would draw from the same random numbers: '
+                             'start a process for each.')
         stack.callback(TRAINING.release)
         stop = Stop()
         if path:
@@ -144,7 +156,9 @@ def find_unfinished(
         if not run_differences(path, cfg, hashes): return path, None
     newest = next(iter(folders), None)
     left = newest if newest and is_unfinished(newest) and checkpoint_files(newest) and not is_held(newest) else None
-    if fork and not left: raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: leave fork out.")
+    if fork and not left:
+        raise InputError(f"fork=True, but the newest run of the name {name} is not half-finished, so there is nothing to go on from: "
+                         "leave fork out.")
     if left and not fork: check_goes_on(left, latest_checkpoint(left, check_state)[1], cfg, hashes)
     return next(iter(blank), None), left
 
@@ -169,7 +183,8 @@ def find_folder(
         for p in (Path(path).expanduser(), project_root()/path):
             if (p/'config.json').exists(): return p
     runs = sorted(f.parent.name for f in project_root().glob('outputs/*/config.json'))
-    raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are" + (f" (outputs/: {', '.join(runs[:5])}{' …'*(len(runs) > 5)})." if runs else '.'))
+    raise InputError(f"{str(path):.200} is not a run's folder: it has no config.json. `list_runs()` lists those there are"
+                     + (f" (outputs/: {', '.join(runs[:5])}{' …'*(len(runs) > 5)})." if runs else '.'))
 
 # %% ../nbs/34_train.ipynb #e3704e33
 def load_model(
@@ -183,7 +198,9 @@ def load_model(
     make = make or (lambda cfg, task: MHCVSE(cfg.model, len(task.vocab), F, task.graph, regions=R))
     try:
         with torch.device('meta'): check_weights(path, weights, make(cfg, task))
-    except RuntimeError as e: raise InputError(f"{path/'config.json'} asks for a model beyond all memory ({str(e).splitlines()[0]:.80}): take it from a copy of the run.") from None
+    except RuntimeError as e:
+        raise InputError(f"{path/'config.json'} asks for a model beyond all memory ({str(e).splitlines()[0]:.80}): "
+                         "take it from a copy of the run.") from None
     with seeded(0): model = make(cfg, task)   # first weights are drawn, which are then replaced
     model.load_state_dict(weights)
     return model
@@ -196,13 +213,16 @@ def find_store(
     "The store a run was trained on; `InputError` when it is gone, has changed, or is said to lie outside of the project."
     name = about['store']['file']
     if PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or '..' in PureWindowsPath(name).parts:
-        raise InputError(f"{path/'manifest.json'} names the store {name!r}, which leads out of the project: give the store, load_run(path, store=Store(…)).")
+        raise InputError(f"{path/'manifest.json'} names the store {name!r}, which leads out of the project: "
+                         "give the store, load_run(path, store=Store(…)).")
     there = [f for root in dict.fromkeys((project_root(path), project_root())) if (f := root/name).is_file()]
     for f in there:
         if (store := Store(f)).hash == about['hashes']['data']: return store
     if there:
-        raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): give the right one, load_run(path, store=Store(…)).")
-    raise InputError(f"{path} was trained on {about['store']['file']}, which is not in this project: give the store, load_run(path, store=Store(…)).")
+        raise InputError(f"{about['store']['file']} is not what {path} was trained on (its content hash differs): "
+                         "give the right one, load_run(path, store=Store(…)).")
+    raise InputError(f"{path} was trained on {about['store']['file']}, which is not in this project: give the store, load_run(path, "
+                     "store=Store(…)).")
 
 # %% ../nbs/34_train.ipynb #be14f7b6
 def load_run(
@@ -213,16 +233,22 @@ def load_run(
 ):
     "The `Run` in a folder: the same config, vocabulary, concepts and weights, so the same numbers."
     path = find_folder(path)
-    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json', {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
+    cfg, about = Config.load(path/'config.json'), check_json(path/'manifest.json',
+        {'store.file': str, 'hashes.data': str, 'hashes.vocab': str})
     graph = ConceptGraph.load(path/'concepts.safetensors') if cfg.model.consensus else None
     vocab = Vocab.load(path/'vocab.json')
-    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']), ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
-        if got != want: raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): take it from a copy of this run.")
+    for file, got, want in (('vocab.json', vocab.hash, about['hashes']['vocab']),
+                            ('concepts.safetensors', graph and graph.hash, about['hashes'].get('concepts'))):
+        if got != want:
+            raise InputError(f"{path/file} is not what the run was trained with (its content hash is not the manifest's): "
+                             "take it from a copy of this run.")
     if isinstance(store, (str, Path)): store = Store(store)
     if store is not None: check_network(store, about['store'].get('extraction'))
     task = Task(store or find_store(path, about), cfg, vocab, graph)
     try: model = load_model(path, cfg, task, make)
-    except InputError as e: raise InputError(f"{e} (It was trained on {about['store']['file']}.)" if task.store.hash != about['hashes']['data'] else str(e)) from None
+    except InputError as e:
+        raise InputError(f"{e} (It was trained on {about['store']['file']}.)" if task.store.hash != about['hashes']['data']
+                         else str(e)) from None
     return Run(cfg, task, model.to(find_device(device)).eval(), read_history(path/'history.json'), path)
 
 # %% ../nbs/34_train.ipynb #931a6964

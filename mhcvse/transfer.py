@@ -48,11 +48,14 @@ def check_features_fit(
     check_network(split.store, extraction_of(mine.provenance))
     if f != F: raise InputError(f"feature sizes differ: {both(F, f)}. Extract both with the same network.")
     if r != R and cfg.model.attention == 'memory' and cfg.model.memory_norm == 'region':
-        raise InputError(f"numbers of regions differ: {both(R, r)}, and model.memory_norm=region ties the run to {R}. Extract as many regions, or train with memory_norm=feature.")
+        raise InputError(f"numbers of regions differ: {both(R, r)}, and model.memory_norm=region ties the run to {R}. "
+                         "Extract as many regions, or train with memory_norm=feature.")
     if cfg.data.feature_norm == 'unit': return
     a, b = region_length(mine.split(mine.splits[0])), region_length(split)
     if not .5 < b/a < 2:
-        raise InputError(f"features differ in magnitude: a region's mean length is {both(f'{a:.3g} (scale {mine.scale:g})', f'{b:.3g} (scale {split.store.scale:g})')}. Import both with their right scale, or train with data.feature_norm=unit.")
+        raise InputError(f"features differ in magnitude: a region's mean length is "
+                         f"{both(f'{a:.3g} (scale {mine.scale:g})', f'{b:.3g} (scale {split.store.scale:g})')}. "
+                         "Import both with their right scale, or train with data.feature_norm=unit.")
 
 # %% ../nbs/37_transfer.ipynb #f35d64c8
 @dataclass
@@ -79,7 +82,10 @@ def evaluate_on(
     check_features_fit(run, part)
     shared = shared_images(part, *seen_items(mine))
     n, where = int(shared.sum()), f'{store.name} {split}'
-    print(f'{where}: {n:,} of {part.n_images:,} images have the photo number or a caption of training or validation images of {mine.name} and were removed; {part.n_images - n:,} are left.')
-    if n == part.n_images: raise InputError(f"{where}: all {n} images are among those that the run has seen in {mine.name}, so nothing is left to test on: choose another split or store.")
+    print(f'{where}: {n:,} of {part.n_images:,} images have the photo number or a caption of training or validation images of {mine.name} '
+          f'and were removed; {part.n_images - n:,} are left.')
+    if n == part.n_images:
+        raise InputError(f"{where}: all {n} images are among those that the run has seen in {mine.name}, so nothing is left to test on: "
+                         "choose another split or store.")
     ts = read_split(Task(store, run.cfg, run.task.vocab, run.task.graph), part.subset(~shared))
     return Transfer(**vars(evaluate(run.model, ts, run.cfg, protocol, resamples)), trained_on=mine.name, tested_on=where, removed=n)

@@ -132,13 +132,15 @@ class RegionNet(torch.nn.Module):
     ):
         super().__init__()
         rng, size, edges = np.random.Generator(np.random.PCG64(seed)), self.size, self.edges
-        for name, shape in dict(conv1=(24, 3, 3, 3), conv2=(48, 24, 3, 3), out=(size - edges - 6, 48*16)).items(): self.register_buffer(name, random_weights(rng, *shape))
+        for name, shape in dict(conv1=(24, 3, 3, 3), conv2=(48, 24, 3, 3), out=(size - edges - 6, 48*16)).items():
+            self.register_buffer(name, random_weights(rng, *shape))
         self.conv1[:edges] = 2*(self.conv1 - self.conv1.mean((2, 3), keepdim=True))[:edges]
         self.register_buffer('mean', torch.zeros(size)); self.register_buffer('std', torch.ones(size))
     def forward(self, x): # (B, 3, 24, 24) in 0..1 → (B, F)
         first = F.conv2d(x - .5, self.conv1, padding=1).relu()
         grid = F.avg_pool2d(F.conv2d(F.avg_pool2d(first, 2), self.conv2, padding=1).relu(), 3)
-        parts = grid.flatten(1) @ self.out.T, first[:, :self.edges, 6:18, 6:18].mean((2, 3)), x[..., 8:16, 8:16].mean((2, 3)), x.mean((2, 3))
+        parts = grid.flatten(1) @ self.out.T, first[:, :self.edges, 6:18, 6:18].mean((2, 3)), x[..., 8:16,
+            8:16].mean((2, 3)), x.mean((2, 3))
         return (torch.cat(parts, 1) - self.mean)/self.std
 
 # %% ../nbs/14_world.ipynb #9ada3fc0
