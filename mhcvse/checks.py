@@ -7,6 +7,7 @@ __all__ = ['SPLITS', 'EXTRAS', 'check_texts', 'check_shape', 'check_features', '
            'check_boxes', 'extra_shapes', 'check_extras']
 
 # %% ../nbs/12_checks.ipynb #80da24e6
+import re
 import numpy as np
 from .core import InputError
 
@@ -22,7 +23,7 @@ def check_texts(
     for i, t in enumerate(texts):
         if not isinstance(t, str): bad = f'is of type {type(t).__name__}, not text: decode it first'
         elif not t.strip(): bad = 'is empty: write it, or leave its image out'
-        elif '\0' in t or any('\ud800' <= c <= '\udfff' for c in t): bad = 'holds a character that UTF-8 text cannot hold: remove it'
+        elif re.search('[\0\ud800-\udfff]', t): bad = 'holds a character that UTF-8 text cannot hold: remove it'
         else: continue
         raise InputError(f'{what} {i} {bad}.')
 

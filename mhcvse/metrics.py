@@ -10,7 +10,7 @@ __all__ = ['BLOCK', 'TIE', 'RUN', 'KS', 'ranks', 'check_owners', 'block_ranks', 
            'bootstrap_difference', 'seed_interval']
 
 # %% ../nbs/32_metrics.ipynb #7e7b91a1
-import math
+import functools, math
 import torch
 from scipy import stats
 from .core import InputError, generator
@@ -304,6 +304,7 @@ def binomial_interval(
     return 100*ci.low, 100*ci.high
 
 # %% ../nbs/32_metrics.ipynb #8e69bb33
+@functools.lru_cache(1)   # systems that are compared are resampled alike
 def draw_counts(
     size,   # I
     n=EvalConfig.resamples, # resamples
@@ -327,8 +328,10 @@ def resampled_metrics(
     check_owners(own, len(i2t))
     counts, out = draw_counts(len(i2t), n, seed), {}
     for name, r, image in (('i2t', i2t, torch.arange(len(i2t))), ('t2i', t2i, own)):
-        total = lambda x: counts @ torch.zeros(len(i2t), dtype=torch.float64).index_add_(0, image, x.double())
-        for k in KS: out[f'{name} R@{k}'] = 100*total(r <= k)/total(torch.ones(len(r)))
+        hits = torch.stack([r <= k for k in (math.inf, *KS)], 1).double()   # all queries, then those with a rank of at most K
+        per_image = torch.zeros(len(i2t), hits.shape[1], dtype=torch.float64).index_add_(0, image, hits)
+        queries, *found = (counts @ per_image).unbind(1)
+        out |= {f'{name} R@{k}': 100*f/queries for k, f in zip(KS, found)}
     rsum = sum(out.values())
     return {**out, 'rSum': rsum, 'mR': rsum/len(out)}
 

@@ -8,6 +8,7 @@ __all__ = ['MOST_WORDS', 'MADE_WITH', 'choose_store', 'choose_size', 'label_run'
 
 # %% ../nbs/16_task.ipynb #d21aa5a3
 from dataclasses import dataclass
+from functools import cached_property
 import torch
 from .core import InputError, file_sha, project_root, short_path
 from .config import Config
@@ -59,9 +60,12 @@ class TaskSplit:
     "A split's images with its captions encoded and labelled."
     split: Split        # features, names, raw captions
     captions: Captions  # N encoded captions
-    labels: torch.Tensor       # (N,C) uint8, concepts in the caption's own words; None without a consensus level
-    image_labels: torch.Tensor # (N,C) uint8, union over the captions of its image; None without a consensus level
+    labels: torch.Tensor        # (N,C) uint8, concepts in the caption's own words; None without a consensus level
     caption_image: torch.Tensor # (N,) index of each caption's image in the split
+    @cached_property
+    def image_labels(self):
+        "(N,C) uint8, union over the captions of its image; None without a consensus level."
+        return None if self.labels is None else image_labels(self.labels, self.caption_image)
 
 # %% ../nbs/16_task.ipynb #8894993d
 class Task:
@@ -123,8 +127,7 @@ def read_split(
     tokens, owner = task.read(split.captions) if tokens is None else tokens, split.caption_image if owner is None else owner
     check_length(tokens, split.store.path.name)
     labels = task.graph.labels(tokens, train) if task.graph else None
-    union = image_labels(labels, owner) if task.graph else None
-    return TaskSplit(split, encode_captions(tokens, task.vocab), labels, union, owner)
+    return TaskSplit(split, encode_captions(tokens, task.vocab), labels, owner)
 
 # %% ../nbs/16_task.ipynb #412e2d59
 def make_split(
