@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import torch
-from .core import InputError, seeded, generator, find_device, is_full
+from .core import InputError, seeded, generator, find_device, is_full, listed
 from .checkpoint import set_random_states
 from .text import load_word_vectors, init_embedding, vector_coverage
 from .task import check_settings
@@ -340,7 +340,7 @@ def halve_batch(
     if not trainer.cfg.train.halve_batch or size < 4:
         t = trainer.cfg.train
         helps = [f'train.batch_size={size//2}']*(size > 3) + ['train.precision=bfloat16']*(t.precision == 'float32') + ['train.half_features=true']*(not t.half_features) + ['a smaller model.embed_dim']
-        raise InputError(f"{where}. Less is needed with {' or '.join(filter(None, (', '.join(helps[:-1]), helps[-1])))}"
+        raise InputError(f"{where}. Less is needed with {listed(helps, 'or')}"
                          + ('.' if size < 4 or t.halve_batch else '; with train.halve_batch=true the same run goes on with half of '
                              'the batch.'))
     print(f'{where}: going on with {size//2}.')

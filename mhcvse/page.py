@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import torch
 import matplotlib.pyplot as plt
-from .core import InputError, atomic_path, check_replaced, run_command, short_path, typed_path
+from .core import InputError, atomic_path, check_replaced, listed, run_command, short_path, typed_path
 from .config import Config, PRESETS, SIZES
 from .concepts import ConceptGraph
 from .runs import check_json, read_history
@@ -299,8 +299,7 @@ def say_epochs(
     epochs, # numbers, rising
 ):
     "'epoch 3', 'epochs 3, 5 and 9'."
-    *some, last = map(str, epochs)
-    return f"epochs {', '.join(some)} and {last}" if some else f'epoch {last}'
+    return f"epoch{'s' if len(epochs) > 1 else ''} {listed(epochs)}"
 
 # %% ../nbs/63_page.ipynb #256a6dcf
 def training_section(

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
-from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, length_mask, one_of, printable, read_json, run_command, short_path, write_json
+from .core import InputError, check_whole, atomic_path, check_replaced, content_hash, did_you_mean, one_of, printable, read_json, run_command, short_path, write_json
 from .config import counting
 from .runs import load_weights, named_hash, save_weights
 from .checks import check_texts
@@ -27,16 +27,14 @@ from .store import Split, Store, activations, kept_type
 from .merge import extraction_of
 from .captions import load_picture, to_rgb
 from .regions import extract_pictures, extractor_of
-from .batches import norm_features
 from .task import MOST_WORDS, Task, read_split
 from .metrics import BLOCK, joint_embedding
-from .model import evaluating
 from .evaluate import scored
 from .resume import Run
 from .train import load_run
 from .transfer import check_features_fit
 from .ranking import Ranking, embed_parts, exact_search, rescore
-from .report import caption_line, embed_texts, literal, picture, picture_uri, styled
+from .report import caption_line, embed_features, embed_texts, literal, picture, picture_uri, styled
 
 # %% ../nbs/60_search.ipynb #2e247461
 FORMAT = 'mhcvse-search'
@@ -337,9 +335,7 @@ def embed_picture(
     if store.dtype.kind in 'iu': y = y.round().clamp(np.iinfo(store.dtype).min, np.iinfo(store.dtype).max)
     x[0, :len(y)] = y.to(kept_type(store.dtype)).float()
     n = torch.tensor([len(y)])
-    with evaluating(run.model) as device:
-        x = norm_features(activations(x, store.scale, n), run.cfg.data.feature_norm).to(device)
-        emb = run.model.encode_image(x, None if n == store.shape[0] else length_mask(n.to(device), store.shape[0]))
+    emb = embed_features(run, activations(x, store.scale, n), n)
     return [p.float().cpu() for p in scored(emb, run.cfg.model.consensus_score)[0]]
 
 # %% ../nbs/60_search.ipynb #43595151
