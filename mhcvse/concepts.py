@@ -144,28 +144,21 @@ def within_quota(
 
 # %% ../nbs/11_concepts.ipynb #f77252f0
 def choose_concepts(
-    token_lists,        # the tokens of each training caption
-    n=DataConfig.n_concepts, # C, the most concepts to choose
-    choice='quota',     # 'quota': within each class; 'frequency': overall
-    quota=DataConfig.concept_quota, # shares of object, motion and property words
-    stop_words='drop',  # 'drop' or 'keep'
-    language='english', # 'other': no classes and no stop words are known
-    form='lemma',       # 'word': word forms instead of lemmas
-    least=2,            # captions that hold a word, at least
+    token_lists,      # the tokens of each training caption
+    cfg=DataConfig(), # how many, within quotas or not, of which words; `language='other'`: no classes and no stop words are known
 ):
     "The concept words of training captions."
-    one_of(choice, ('quota', 'frequency'), 'concept_choice'), one_of(stop_words, ('drop', 'keep'), 'stop_words')
-    notes, english = [], language == 'english'
-    rows = [r for r in rank_lemmas(token_lists, language, form) if r[1] >= least]
-    if stop_words == 'drop' and english: rows = [r for r in rows if not is_stop_word(r[0])]
+    notes, n, least, english, quota = [], cfg.n_concepts, cfg.concept_min_captions, cfg.language == 'english', cfg.concept_choice == 'quota'
+    rows = [r for r in rank_lemmas(token_lists, cfg.language, cfg.concept_form) if r[1] >= least]
+    if cfg.stop_words == 'drop' and english: rows = [r for r in rows if not is_stop_word(r[0])]
     if not english: notes = ["language 'other': parts of speech and stop words are not known; concepts are the most frequent words."]
-    if choice == 'quota' and english: rows, notes = within_quota(rows, n, quota, least)
+    if quota and english: rows, notes = within_quota(rows, n, cfg.concept_quota, least)
     elif len(rows) < n: notes.append(f'{len(rows)} concepts instead of {n}: no more words occur in {least} captions or more.')
     if min(len(rows), n) < 2:
         raise InputError(f'concepts: {len(token_lists)} training captions give {len(rows)} and 2 are needed (no stop words, each in '
         f"{least} captions or more). "
         f"Give more captions, "
-        f"{'set data.concept_choice=frequency, '*(choice == 'quota')}{'lower data.concept_min_captions, '*(least > 1)}or set "
+        f"{'set data.concept_choice=frequency, '*quota}{'lower data.concept_min_captions, '*(least > 1)}or set "
         "model.consensus=False.")
     return Concepts(*([r[i] for r in rows[:n]] for i in (0, 2, 1)), notes)
 
@@ -402,8 +395,7 @@ def build_graph(
     if len(token_lists) != len(caption_image):
         raise InputError(f'concepts: {len(token_lists)} captions but the images of {len(caption_image)}.')
     d, m = data_cfg, model_cfg
-    concepts = choose_concepts(token_lists, d.n_concepts, d.concept_choice, d.concept_quota, d.stop_words, d.language, d.concept_form,
-                               d.concept_min_captions)
+    concepts = choose_concepts(token_lists, d)
     _, counts, P = count_concepts(token_lists, concepts, d)
     A = edges(P, m.graph_power, m.graph_shift, m.graph_cut, m.graph_edge)
     nodes, source, notes = node_vectors(counts, concepts.words, dim, d.word_vectors)

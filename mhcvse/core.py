@@ -11,7 +11,7 @@ __all__ = ['InputError', 'listed', 'did_you_mean', 'one_of', 'check_whole', 'fin
            'best_time', 'printable', 'run_command']
 
 # %% ../nbs/00_core.ipynb #e462af0c
-import contextlib, difflib, functools, hashlib, importlib.util, json, os, random, sys, time
+import contextlib, difflib, functools, hashlib, importlib.util, json, os, random, re, sys, time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -301,8 +301,7 @@ def write_json(
 ):
     "Write `value` as readable JSON, whole or not at all; NaN is refused."
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    if any('\ud800' <= c <= '\udfff' for c in text):
-        text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
+    if re.search('[\ud800-\udfff]', text): text = json.dumps(value, indent=1, allow_nan=False) # half a pair, as in a file name that is not UTF-8: escaped
     with atomic_path(path, flush=True) as tmp: tmp.write_text(text + '\n', encoding='utf-8')
 
 # %% ../nbs/00_core.ipynb #337d5c56

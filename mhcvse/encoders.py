@@ -33,7 +33,7 @@ class ImageEncoder(nn.Module):
         f, n = features.shape[-1], self.fc.in_features
         if f != n: raise InputError(f"features have F={f}, but this image encoder was made for F={n}: use the features it was trained on.")
         x = self.fc(features)
-        x = unit(hold_zeros(x) if x.is_cuda else x).to(x.dtype)   # on a CPU `unit` itself keeps a zero's gradient away
+        x = unit(hold_zeros(x) if x.is_cuda else x)   # on a CPU `unit` itself keeps a zero's gradient away
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.)
 
 # %% ../nbs/20_encoders.ipynb #8af74fd9
@@ -70,7 +70,7 @@ def packed_states(
     where = where.to(e.device, non_blocking=True)
     states = rnn(PackedSequence(e.flatten(0, 1).index_select(0, where), counts))[0].data  # (N, 2D)
     forward, backward = states.chunk(2, -1)
-    x = unit(forward + backward).to(states.dtype)
+    x = unit(forward + backward)
     return x.new_zeros(e.shape[0]*e.shape[1], x.shape[-1]).index_copy(0, where, x).view(*e.shape[:2], -1)
 
 # %% ../nbs/20_encoders.ipynb #62d82f70
@@ -114,7 +114,7 @@ def padded_states(
         warnings.filterwarnings('ignore', 'RNN module weights')   # cuDNN copies the weights of one direction together: 25 MB a step
         e, (ahead, back) = even(e), rnn.all_weights
         forward, backward = side_by_side(lambda: run(e, ahead), lambda: run(flip(e), back), e.device)
-    return unit(forward + flip(backward)).to(forward.dtype).masked_fill(~length_mask(lengths, e.shape[1]).unsqueeze(-1), 0.)
+    return unit(forward + flip(backward)).masked_fill(~length_mask(lengths, e.shape[1]).unsqueeze(-1), 0.)
 
 # %% ../nbs/20_encoders.ipynb #f69b92d6
 def read_rows(

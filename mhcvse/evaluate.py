@@ -9,7 +9,6 @@ __all__ = ['PROTOCOLS', 'stack', 'embed_images', 'embed_captions', 'around', 'co
 
 # %% ../nbs/33_evaluate.ipynb #8a5ef3f8
 from dataclasses import dataclass
-import pandas as pd
 import torch
 from .core import InputError, one_of
 from .config import EvalConfig
@@ -27,14 +26,14 @@ def stack(
 # %% ../nbs/33_evaluate.ipynb #5aa4a1ea
 def embed_images(
     model,  # `MHCVSE`
-    ts,     # `TaskSplit`
+    split,  # `Split`
     cfg,    # `Config`
     source=None, # a `FeatureSource` of the split that is kept; None: read from the file
 ):
     "`Embedding` of the split's images (I,D), in order."
     with evaluating(model) as device:
         Z = model.concepts()
-        return stack([model.encode_image(x, mask, Z) for x, mask in image_batches(ts.split, cfg.eval.batch_size, device, cfg.data.feature_norm, source)])
+        return stack([model.encode_image(x, mask, Z) for x, mask in image_batches(split, cfg.eval.batch_size, device, cfg.data.feature_norm, source)])
 
 # %% ../nbs/33_evaluate.ipynb #c85458f8
 def embed_captions(
@@ -106,7 +105,7 @@ def embed_split(
 ):
     "(`Embedding` of the images, `Embedding` of the captions) of a split under a protocol."
     one_of(protocol, PROTOCOLS, 'eval.protocol')
-    img = embed_images(model, ts, cfg, source)
+    img = embed_images(model, ts.split, cfg, source)
     return img, embed_under(protocol, model, ts, cfg, img)
 
 # %% ../nbs/33_evaluate.ipynb #347ed3a1
@@ -195,7 +194,7 @@ def protocol_results(
 ):
     "name -> `Result` of the same weights under each protocol, the config's first. Protocols differ in concept labels: without a consensus level there is one."
     names = dict.fromkeys((cfg.eval.protocol, *PROTOCOLS)) if cfg.model.consensus else [cfg.eval.protocol]
-    img = embed_images(model, ts, cfg)
+    img = embed_images(model, ts.split, cfg)
     return {p: rank_embeddings(img, embed_under(p, model, ts, cfg, img), ts.caption_image, cfg, p, resamples) for p in names}
 
 # %% ../nbs/33_evaluate.ipynb #032e21c2
@@ -205,6 +204,7 @@ def protocol_table(
     resamples=EvalConfig.resamples, # of the differences; 0: no intervals
 ):
     "A row per protocol: recalls, rSum, mR, and what it adds to the inductive mR with the 95 % interval of the difference."
+    import pandas as pd
     base, rows = results['inductive'], {}
     for name, r in results.items():
         rows[name] = {k: v for k, v in flat(r.metrics).items() if 'medr' not in k}

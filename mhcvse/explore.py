@@ -19,13 +19,12 @@ from typing import NamedTuple
 import ipywidgets as W
 import nbformat
 import torch
-from .core import InputError, atomic_path, check_target, length_mask, project_root
+from .core import InputError, atomic_path, check_target, project_root
 from .store import Store
-from .batches import norm_features
-from .attention import head_maps
-from .model import evaluating, finish
+from .evaluate import embed_images
 from .train import find_folder
 from .report import COLORS, embed_texts, picture_uri
+from .figures import image_attention
 from .search import Hits, Search, check_k
 
 # %% ../nbs/61_explore.ipynb #862c5596
@@ -52,14 +51,9 @@ def look(
     i,     # an image of it
 ):
     "`Look` at image `i`."
-    model, n = run.model, None if split.n_regions is None else split.n_regions[i:i + 1]
-    with evaluating(model) as device:
-        mask = None if n is None else length_mask(n, split.store.shape[0]).to(device)
-        x = norm_features(split.features([i]), run.cfg.data.feature_norm).to(device)
-        v, a = model.image_head(model.image_encoder(x, mask), mask, need_weights=True)
-        probs = finish(model, 'image', v).probs
-    maps = head_maps(a, mask)[0].float().cpu()
-    return Look(maps if n is None else maps[:, :int(n)], top_concepts(run, None if probs is None else probs[0].cpu()))
+    one = split.subset([i])
+    attention, probs = image_attention(run, one), embed_images(run.model, one, run.cfg).probs
+    return Look(attention.maps[0][:, attention.mask[0]], top_concepts(run, None if probs is None else probs[0].cpu()))
 
 # %% ../nbs/61_explore.ipynb #d2e26c98
 def sentence_concepts(

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'SYSTEMS', 'REPORTED_OF', 'pick_queries', 'place', 'as_named', 'write_answers', 'show_captions',
            'show_images', 'curve', 'show_curves', 'show_similarity', 'data_of', 'show_recalls', 'neighbours',
-           'show_concept', 'concept_shares', 'show_concepts', 'Change', 'disagreements', 'Attention',
-           'gather_attention', 'image_attention', 'text_attention', 'draw_regions', 'show_attention',
-           'show_word_attention', 'head_table', 'silence_table', 'show_heads']
+           'show_concept', 'concept_shares', 'show_concepts', 'disagreements', 'Attention', 'gather_attention',
+           'image_attention', 'text_attention', 'draw_regions', 'show_attention', 'show_word_attention', 'head_table',
+           'silence_table', 'show_heads']
 
 # %% ../nbs/54_figures.ipynb #7ea56f63
 import math
@@ -23,6 +23,7 @@ from .attention import head_entropy, head_maps, head_redundancy, silenced
 from .batches import image_batches, caption_batches
 from .metrics import seed_interval
 from .model import evaluating
+from .evaluate import embed_images
 from .text import encode_captions
 from .report import COLORS, COLUMNS, TABLE_1, embed_texts, literal, measured_interval, measured_row, picture, styled
 
@@ -289,10 +290,7 @@ def concept_shares(
 ):
     "A row per concept: its share in the image's and in the caption's distribution, and whether the caption names it."
     if run.task.graph is None: raise InputError('this run has no consensus level (model.consensus=False), so it knows no concepts.')
-    text, part = ts.split.captions[c], ts.split.subset([i])
-    with evaluating(run.model) as device:
-        (x, mask), = image_batches(part, 1, device, run.cfg.data.feature_norm)
-        image = run.model.encode_image(x, mask).probs[0].cpu()
+    text, image = ts.split.captions[c], embed_images(run.model, ts.split.subset([i]), run.cfg).probs[0].cpu()
     named = run.task.graph.labels(run.task.read([text]))[0].bool()
     return pd.DataFrame(dict(image=image.numpy(), caption=embed_texts(run, [text]).probs[0].cpu().numpy(), named=named.numpy()), index=run.task.graph.words)
 
@@ -321,13 +319,6 @@ def show_concepts(
         fig.text(.02, .01, '•  named in\n    the caption', fontsize=6, va='bottom')
     return fig
 
-# %% ../nbs/54_figures.ipynb #3143c4b1
-class Change(NamedTuple):
-    "A query that two runs rank differently."
-    query: int # its number in the split
-    a: int     # its rank with the first run
-    b: int     # with the second
-
 # %% ../nbs/54_figures.ipynb #ce25deb0
 def disagreements(
     a,          # `Ranking`
@@ -336,13 +327,12 @@ def disagreements(
     n=3,        # how many
     better=None, # 'a' or 'b': only queries that this one ranks better; None: both kinds
 ):
-    "The n queries whose ranks differ most, the largest ratio of ranks first, as `Change`s."
+    "The n queries whose ranks differ most, the largest ratio of ranks first, by their numbers."
     as_named(dict(a=a, b=b)); one_of(better, (None, 'a', 'b'), 'better')
     x, y = (r.ranks[one_of(side, tuple(r.ranks), 'side')] for r in (a, b))
-    ratio = (y.double()/x).log2()
-    keep = (ratio != 0) if better is None else (ratio > 0) if better == 'a' else (ratio < 0)
-    order = [q for q in ratio.abs().argsort(descending=True, stable=True).tolist() if keep[q]]
-    return [Change(q, int(x[q]), int(y[q])) for q in order[:n]]
+    gain = (y.double()/x).log2()
+    gain = {None: gain.abs(), 'a': gain, 'b': -gain}[better]
+    return [q for q in gain.argsort(descending=True, stable=True).tolist() if gain[q] > 0][:n]
 
 # %% ../nbs/54_figures.ipynb #515d1727
 class Attention(NamedTuple):

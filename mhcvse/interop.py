@@ -260,8 +260,9 @@ def checkpoint_report(
             for name, x in tensors.items()]
     became = SETTINGS | dict(dropout_rate='model.word_dropout, model.attention_dropout', max_violation='loss.negatives',
                              num_epochs='train.epochs, train.patience', feature_fuse_type='model.fusion=fixed')
-    seen = lambda k: 'checked: the only value that is reproduced' if k in REFUSED else 'checked against the tensors' if k in SIZED else 'seen in the tensors' if k == 'use_BatchNorm' else 'not read: the graph begins at train.lr too' if k == 'learning_rate_MLGCN' else 'not read'
-    rows += [('options', k, str(v), became.get(k), '' if k in became else seen(k)) for k, v in ckpt.opt.items()]
+    left = dict.fromkeys(SIZED, 'checked against the tensors') | dict.fromkeys(REFUSED, 'checked: the only value that is reproduced')
+    left |= dict(use_BatchNorm='seen in the tensors', learning_rate_MLGCN='not read: the graph begins at train.lr too') | dict.fromkeys(became, '')
+    rows += [('options', k, str(v), became.get(k), left.get(k, 'not read')) for k, v in ckpt.opt.items()]
     return pd.DataFrame(rows, columns=['part', 'name', 'shape or value', 'used as', 'left, because'])
 
 # %% ../nbs/35_interop.ipynb #ca2a3275

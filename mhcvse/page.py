@@ -26,6 +26,7 @@ from .runs import check_json, read_history
 from .store import Store, is_flickr30k
 from .metrics import flat
 from .evaluate import Result
+from .resume import Run
 from .train import find_folder, find_store, load_run
 from .comparison import difference, differences_table, p_text
 from .ranking import rank_split
@@ -97,10 +98,7 @@ class Folder:
     def name(self):
         "Of the folder."
         return self.path.resolve().name
-    @property
-    def best(self):
-        "The history's row with the best validation mR."
-        return max(self.history, key=lambda r: r['dev']['mR'])
+    best = Run.best
 
 # %% ../nbs/63_page.ipynb #f1bc06c2
 def find_data(
@@ -456,7 +454,7 @@ def disagreement_section(
     (a, x), (b, y) = list(rankings.items())[:2]
     out = [node('h2', f'Where {a} and {b} disagree most'), node('p', 'The queries with the largest ratio of ranks, in both directions.')]
     for side, make in (('i2t', image_query_node), ('t2i', caption_query_node)):
-        for better in ('a', 'b'): out += [make({a: x, b: y}, c.query, 3) for c in disagreements(x, y, side, n, better)]
+        for better in ('a', 'b'): out += [make({a: x, b: y}, q, 3) for q in disagreements(x, y, side, n, better)]
     return out if len(out) > 2 else [*out, node('p', 'They rank every query alike.')]
 
 # %% ../nbs/63_page.ipynb #889577fe

@@ -26,7 +26,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import nms
 from .core import InputError, check_whole, ahead, progress, content_hash, did_you_mean, file_sha, find_device, generator, one_of, seeded, writing, is_full
 from .runs import load_torch, load_weights
-from .store import Store, file_marks, reserve, write_store
+from .store import Store, empty_plan, file_marks, reserve, write_store
 from .merge import extraction_of, merge_stores
 from .precomp import open_npy, read_lines
 from .captions import clean_name, fill_splits, find_pictures, load_picture, read_captions, some, store_texts
@@ -413,10 +413,9 @@ def begin_partial(
     if need > free:
         raise InputError(f'{path.parent} has {free/1e9:,.1f} GB free, and {need/1e9:,.1f} are needed while the store is made: '
                          f'make room, or use fewer regions, thumbnails=0 or dtype=\'float16\'.')
-    layout, new = h5py.h5p.create(h5py.h5p.DATASET_CREATE), path.with_name(f'.{path.name}.new')
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY); layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    new = path.with_name(f'.{path.name}.new')
     with h5py.File(new, 'w') as f: # a name of its own, so that what a killed process leaves is written over by the next
-        for k, (s, kind) in arrays.items(): f.create_dataset(k, s, kind, dcpl=layout)
+        for k, (s, kind) in arrays.items(): f.create_dataset(k, s, kind, dcpl=empty_plan())
         f['about'] = json.dumps(about, ensure_ascii=False)
     with writing(path): reserve(new, new.stat().st_size); os.replace(new, path)   # a full disk is noticed now, not after hours
 

@@ -347,7 +347,7 @@ def probe_table(
 ):
     "Percent of probes whose true caption beats the same words in another order, by kind, with the standard error that guessing would have."
     probes, ts = swap_probes(run.task.store, split), run.task.split(split)
-    img, own = embed_images(run.model, ts, run.cfg), torch.tensor([p.image for p in probes])
+    img, own = embed_images(run.model, ts.split, run.cfg), torch.tensor([p.image for p in probes])
     pair = lambda texts: score_pairs(img, embed_texts(run, texts), own, torch.arange(len(own)), run.cfg.model.consensus_score).tolist()
     score = pd.DataFrame({'kind': [p.kind for p in probes], 'true': pair([p.true for p in probes]), 'swapped': pair([p.swapped for p in probes])})
     rows = {k: (probe_score(g.true.tolist(), g.swapped.tolist()), len(g)) for k, g in score.groupby('kind')}

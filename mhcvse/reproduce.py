@@ -13,7 +13,7 @@ from .core import InputError, check_whole, did_you_mean, one_of, find_device, in
 from .config import Config, PRESETS, SIZES, parse_overrides, TrainConfig
 from .runs import check_json, run_folders, used_folder
 from .store import repeats_text
-from .task import Task, choose_size, label_run, read_hashes
+from .task import Task, choose_size, read_hashes, run_name
 from .resume import read_start
 from .train import find_unfinished, fit, load_run, open_run, run_differences
 from .evaluate import PROTOCOLS, protocol_results
@@ -188,18 +188,20 @@ def run_seeds(
     store, # `Store`
 ):
     "One run per seed, each in a folder of its own; what was left unfinished goes on. A list of (`Run`, protocol -> `Result`)."
-    root, seeds, info = in_project(p.out_dir), range(p.seed, p.seed + p.seeds), label_run(store, p.preset, size, p.seed)[1]
-    jobs = [(root, label_run(store, p.preset, size, s)[0], cfg.override({'train.seed': s}), store) for s in seeds]
+    seeds, info = range(p.seed, p.seed + p.seeds), dict(data=store.name, preset=p.preset, size=size)
+    jobs = [(in_project(p.out_dir), run_name(store, p.preset, size, s), cfg.override({'train.seed': s}), store) for s in seeds]
     left = [find_unfinished(*job, p.fork) for job in jobs]   # whatever is refused is refused before hours have gone by
-    group = dict(seeds=[p.seed, p.seeds]) if p.seeds > 1 else {}
-    done = [finished_runs(*job, group['seeds']) for job in jobs] if group else [[]]
-    if not group and not any(left[0]): say_repeated(*jobs[0])
-    rounds, out = max(map(len, done)), []
+    if p.seeds == 1:
+        if not any(left[0]): say_repeated(*jobs[0])
+        return [one_run(*jobs[0], p.fork, **info)]
+    group, out = [p.seed, p.seeds], []
+    done = [finished_runs(*job, group) for job in jobs]
+    rounds = max(map(len, done))   # how often the command was given; where a seed has fewer runs, the last time was ended before its turn
     for seed, job, old in zip(seeds, jobs, done):
-        before = old[-1] if any(len(d) < rounds for d in done) and len(old) == rounds else None
-        if group: print(f'seed {seed}' + (f': finished before, in {short_path(before)}' if before else ''))
-        run = load_run(before, store) if before else None
-        out.append((run, protocol_results(run.model, run.task.split('test'), run.cfg)) if run else one_run(*job, p.fork, **group, **info))
+        before = old[-1] if min(map(len, done)) < rounds == len(old) else None
+        print(f'seed {seed}' + (f': finished before, in {short_path(before)}' if before else ''))
+        if before: run = load_run(before, store)
+        out.append((run, protocol_results(run.model, run.task.split('test'), run.cfg)) if before else one_run(*job, seeds=group, **info))
     return out
 
 # %% ../nbs/55_reproduce.ipynb #73bdac64

@@ -7,9 +7,9 @@ __all__ = ['FORMAT', 'NAMED', 'KINDS', 'EFFORTS', 'PAGE', 'index_key', 'index_fi
            'on_store', 'Search', 'open_parts', 'from_run', 'words_of', 'check_sentence', 'Hit', 'Hits', 'check_k',
            'hits_of', 'find_caption', 'sentence_query', 'search_images', 'find_image', 'read_picture', 'extractor_for',
            'embed_picture', 'Asked', 'image_query', 'search_captions', 'search_similar', 'draw_captions', 'show_hits',
-           'need_faiss', 'leading', 'projected', 'Approximate', 'nominate', 'approximate_search', 'recall',
-           'effort_curve', 'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'kind_of', 'found_among',
-           'say_unknown', 'page', 'listing', 'make_parser', 'ask', 'main']
+           'need_faiss', 'leading', 'Approximate', 'nominate', 'approximate_search', 'recall', 'effort_curve',
+           'choose_effort', 'speed_up', 'thumbnail', 'hit_html', 'kind_of', 'found_among', 'say_unknown', 'page',
+           'listing', 'make_parser', 'ask', 'main']
 
 # %% ../nbs/60_search.ipynb #25c9977e
 import argparse, html, re, sys, time
@@ -26,14 +26,13 @@ from .checks import check_texts
 from .store import Split, Store, activations, kept_type
 from .merge import extraction_of
 from .captions import load_picture, to_rgb
-from .regions import extract_pictures, extractor_of
 from .task import MOST_WORDS, Task, read_split
-from .metrics import BLOCK, joint_embedding
+from .metrics import joint_embedding
 from .evaluate import scored
 from .resume import Run
 from .train import load_run
 from .transfer import check_features_fit
-from .ranking import Ranking, embed_parts, exact_search, rescore
+from .ranking import Ranking, embed_parts, exact_search, rescore, scan
 from .report import caption_line, embed_features, embed_texts, literal, picture, picture_uri, styled
 
 # %% ../nbs/60_search.ipynb #2e247461
@@ -233,13 +232,16 @@ def hits_of(
     "`Hits` of a query among the images or the captions."
     check_k(k)
     gallery, split = getattr(search, f'{kind}_gallery'), search.split
-    k_found = k if k is None or leave is None else k + 1
-    last = None if right is None else torch.isin(torch.arange(len(gallery)) if kind == 'image' else split.caption_image, torch.tensor(sorted(right)))
-    found = approximate_search(search.approximate[0], query, k_found, *search.approximate[1:], last) if kind == 'image' and k and search.approximate else None
-    if found is None or len(found.rows) < min(k_found or 0, len(gallery)): found = exact_search(gallery, query, k_found, last=last)[0]
-    owner = (lambda i: i) if kind == 'image' else split.caption_image.tolist().__getitem__
-    rows = [(s, i, r - (leave is not None)) for s, i, r in zip(*(x.tolist() for x in found)) if i != leave][:k]
-    return Hits([Hit(s, i, split.names[owner(i)], r, owner(i), None if kind == 'image' else split.captions[i]) for s, i, r in rows], asked, unknown, right)
+    wanted = k if k is None or leave is None else k + 1   # the query itself is found, too
+    owner = torch.arange(len(gallery)) if kind == 'image' else split.caption_image
+    last, found = None if right is None else torch.isin(owner, torch.tensor(sorted(right))), None
+    if search.approximate and kind == 'image' and k:
+        approx, effort, candidates = search.approximate
+        found = approximate_search(approx, query, wanted, effort, candidates, last)
+    if found is None or len(found.rows) < min(wanted or 0, len(gallery)): found, = exact_search(gallery, query, wanted, last=last)
+    rows = zip(*(x.tolist() for x in (found.scores, found.rows, found.ranks, owner[found.rows])))
+    hits = [Hit(s, i, split.names[j], r - (leave is not None), j, None if kind == 'image' else split.captions[i]) for s, i, r, j in rows if i != leave]
+    return Hits(hits[:k], asked, unknown, right)
 
 # %% ../nbs/60_search.ipynb #c588d1dd
 def find_caption(
@@ -307,6 +309,7 @@ def extractor_for(
     search, # `Search`
 ):
     "What makes features of new pictures as the store's were made; loaded once."
+    from mhcvse.regions import extractor_of   # here, since torchvision takes 150 MB and two seconds, and only a new picture needs it
     store = search.split.store
     if search.extractor is None:
         if not extraction_of(store.provenance):
@@ -329,6 +332,7 @@ def embed_picture(
     picture, # (h, w, 3) uint8
 ):
     "Parts (1,D) of a new picture, through the extractor of the store: rounded, padded and scaled as the store's features are."
+    from mhcvse.regions import extract_pictures
     run, store, extractor = search.run, search.split.store, extractor_for(search)
     found, = extract_pictures(extractor, [picture], precision=(extraction_of(store.provenance) or {}).get('precision', 'float32'))
     x, y = torch.zeros(1, *store.shape), found.features/store.scale
@@ -438,19 +442,6 @@ def leading(
     x = gallery.rows(rows).float()
     return torch.linalg.eigh(x.T @ x).eigenvectors[:, -dims:].contiguous()
 
-# %% ../nbs/60_search.ipynb #02c26d72
-def projected(
-    gallery,     # `Gallery` of N
-    V,           # (K D, dims) directions
-    block=BLOCK, # numbers in memory at once
-):
-    "(N, dims) float32 coordinates of the joint embeddings, made a block at a time."
-    out, step = torch.empty(len(gallery), V.shape[1]), max(1, block//len(V))
-    for i in range(0, len(gallery), step):
-        s = slice(i, i + step)
-        out[s] = sum(w*(p[s].float() @ v) for w, p, v in zip(gallery.weights, gallery.parts, V.split(gallery.widths)))
-    return out
-
 # %% ../nbs/60_search.ipynb #25eb39e4
 KINDS = ('ivf', 'hnsw')
 class Approximate:
@@ -465,7 +456,7 @@ class Approximate:
     ):
         faiss, n = need_faiss(), len(gallery)
         self.gallery, self.kind, self.V = gallery, one_of(kind, KINDS, 'kind'), leading(gallery, min(dims, sum(gallery.widths)))
-        x, d = projected(gallery, self.V), self.V.shape[1]
+        x, d = scan(gallery, self.V.T).T.contiguous(), self.V.shape[1]   # (N, dims) coordinates
         if kind == 'ivf':
             lists = lists or max(1, round(n**.5))
             self.index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
@@ -680,6 +671,7 @@ def ask(
     "(search, hits, picture that was asked with or None)."
     check_k(a.k)
     if a.html: check_replaced(a.html, b'<!doctype html', 'HTML page')
+    if a.weights: from mhcvse.regions import extractor_of
     store = Store(a.store)
     if a.split not in (*store.splits, 'all'):
         raise InputError(f'split={a.split!r} is not known: {did_you_mean(a.split, store.splits)} Say which with --split, such as --split '

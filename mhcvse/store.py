@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'BLOCK', 'MARK', 'ROWS', 'FLICKR30K', 'blocks', 'as_tensor', 'kept_type', 'as_array',
-           'check_finite', 'make_features', 'write_features', 'text_list', 'store_items', 'store_hash', 'Partial',
-           'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean', 'room', 'reserve',
+           'check_finite', 'empty_plan', 'make_features', 'write_features', 'text_list', 'store_items', 'store_hash',
+           'Partial', 'part_done', 'check_idle', 'partial_path', 'write_texts', 'read_texts', 'lean', 'room', 'reserve',
            'new_file', 'write_file', 'file_marks', 'write_resumable', 'store_attrs', 'check_names', 'write_store',
            'reading', 'own_data', 'check_layout', 'open_h5', 'Store', 'read_items', 'get_split', 'activations',
            'read_rows', 'read_features', 'region_counts', 'Split', 'split_features', 'split_extra', 'split_extent',
@@ -81,6 +81,13 @@ def check_finite(
     where = features.where(i) if hasattr(features, 'where') else f'features: image {i}'
     raise InputError(f'{where} holds NaN or infinity: extract it again or leave the image out.')
 
+# %% ../nbs/12_store.ipynb #51de0002
+def empty_plan():
+    "How HDF5 makes a data set whose place in the file is set aside at once and not filled."
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY); plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return plan
+
 # %% ../nbs/12_store.ipynb #4ec3ba9b
 def make_features(
     file,  # an HDF5 file open for writing
@@ -88,11 +95,8 @@ def make_features(
     dtype, # how a number is stored
 ):
     "Set `/features` aside, one chunk per image, and their `/checks`, without writing a number."
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    file.create_dataset('checks', shape[:1], 'u4', dcpl=plan)
-    return file.create_dataset('features', shape, np.dtype(dtype).newbyteorder('='), chunks=(1, *shape[1:]), dcpl=plan)
+    file.create_dataset('checks', shape[:1], 'u4', dcpl=empty_plan())
+    return file.create_dataset('features', shape, np.dtype(dtype).newbyteorder('='), chunks=(1, *shape[1:]), dcpl=empty_plan())
 
 # %% ../nbs/12_store.ipynb #8345bd19
 def write_features(
@@ -160,15 +164,12 @@ def store_hash(
 ):
     "The name of what a model can see of a data set: features, captions, links, split, names; as `content_hash` of them all."
     h, links, n_regions = hashlib.sha256(), items['caption_image'], items.get('n_regions')
-    def feed(x): h.update(json.dumps(x, ensure_ascii=False).encode('utf-8', 'surrogatepass'))
-    def feed_texts(texts):
-        for i, t in enumerate(texts): h.update(b', ' if i else b'['); feed(t)
-        h.update(b']' if len(texts) else b'[]')
-    for x in (digest, np.dtype(dtype).str, list(shape), float(scale)): feed(x)
-    feed_texts(items['captions'])
+    def feed(*things):
+        for x in things:
+            for part in json.JSONEncoder(ensure_ascii=False).iterencode(x): h.update(part.encode('utf-8', 'surrogatepass'))
+    feed(digest, np.dtype(dtype).str, list(shape), float(scale), items['captions'])
     h.update(f'{links.dtype.str}{links.shape}'.encode()); h.update(np.ascontiguousarray(links))
-    for k in ('split', 'names'): feed_texts(items[k])
-    feed(None if n_regions is None else n_regions.tolist())
+    feed(items['split'], items['names'], None if n_regions is None else n_regions.tolist())
     return h.hexdigest()[:16]
 
 # %% ../nbs/12_store.ipynb #69aa33e8
@@ -641,11 +642,8 @@ def split_extra(
     "One image's row of an optional array, or None when the store has none."
     if what not in split.store.file: return None
     with reading(split.store.path): return split.store.file[what][int(split.images[i])]
-Split.boxes = lambda self, i: split_extra(self, 'boxes', i)
-Split.scores = lambda self, i: split_extra(self, 'scores', i)
-Split.sizes = lambda self, i: split_extra(self, 'sizes', i)
-Split.pixels = lambda self, i: split_extra(self, 'pixels', i)
-Split.ids = lambda self, i: split_extra(self, 'ids', i)
+Split.boxes, Split.scores, Split.sizes, Split.pixels, Split.ids = (functools.partialmethod(split_extra, k)
+                                                                    for k in ('boxes', 'scores', 'sizes', 'pixels', 'ids'))
 
 # %% ../nbs/12_store.ipynb #f8b5d8f7
 def split_extent(

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.ops import roi_align
 from .core import InputError, check_whole, content_hash, one_of
 from .store import Store, write_store
 from .scenes import MEANING, SIZE, Dice, bag, describe, holds, make_scene, make_twin, render
@@ -151,6 +150,7 @@ def crops(
     margin=.15, # surroundings shown, as a part of the box's size on each side
 ):
     "(regions, 3, 24, 24) float32 crops of the real regions, one image after the other."
+    from torchvision.ops import roi_align   # here, since torchvision takes 150 MB and two seconds, and only who draws a world needs it
     x = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()/255
     b = torch.from_numpy(np.array(boxes)).float()
     grow = (b[..., 2:] - b[..., :2])*margin
