@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEXICON', 'KINDS', 'dictionary', 'CLASSES', 'VAGUE', 'CVSE_CONCEPTS', 'part_of_speech', 'lemma', 'word_class',
-           'is_stop_word', 'share', 'Concepts', 'rank_lemmas', 'shrink_note', 'within_quota', 'choose_concepts',
+           'is_stop_word', 'quota_counts', 'Concepts', 'rank_lemmas', 'shrink_note', 'within_quota', 'choose_concepts',
            'find_concepts', 'caption_labels', 'image_labels', 'cooccurrence', 'conditional', 'rescale', 'edges',
            'normalise', 'ppmi', 'fixed_signs', 'ppmi_vectors', 'file_vectors', 'node_vectors', 'ConceptGraph',
            'count_concepts', 'save_graph', 'whole_graph', 'load_graph', 'build_graph', 'graph_facts', 'dead_slots',
@@ -78,7 +78,7 @@ def is_stop_word(
     return word in VAGUE or part_of_speech(word) == 'X' or 'AUX' in dictionary(word)
 
 # %% ../nbs/11_concepts.ipynb #f9e7c88f
-def share(
+def quota_counts(
     n,         # the most there may be in all
     quota,     # shares, such as (7, 2, 1)
     available, # how many there are of each
@@ -138,7 +138,7 @@ def within_quota(
 ):
     "The most frequent rows of each class, in their order, and a list of notes."
     classes = [[r for r in rows if r[2] == k] for k in ('object', 'motion', 'property')]
-    take = share(n, quota, have := list(map(len, classes)))
+    take = quota_counts(n, quota, have := list(map(len, classes)))
     chosen = {r for c, m in zip(classes, take) for r in c[:m]}
     return [r for r in rows if r in chosen], [shrink_note(n, quota, have, take, least)] if sum(take) < n else []
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORKSPACE', 'same_bits', 'build_model', 'build_optimizer', 'compile_parts', 'can_record', 'unpack_parts',
            'StepRecorder', 'record', 'Trainer', 'set_lr', 'set_rates', 'descend', 'train_step', 'stuck_levels',
-           'Position', 'run_steps', 'bad_images', 'check_finite', 'set_batch', 'halve_batch', 'settle', 'run_epoch',
+           'Position', 'run_steps', 'bad_images', 'check_training', 'set_batch', 'halve_batch', 'settle', 'run_epoch',
            'validate', 'share']
 
 # %% ../nbs/34_epochs.ipynb #4718daa2
@@ -301,7 +301,7 @@ def bad_images(
     return [split.names[i] for i in images[~x.isfinite().all(-1).all(-1)]]
 
 # %% ../nbs/34_epochs.ipynb #f726cc18
-def check_finite(
+def check_training(
     trainer, # `Trainer`
     at,      # `Position`
 ):
@@ -377,7 +377,7 @@ def run_epoch(
             # what the step held is free again only here
             halve_batch(trainer, at, progress)
     at.seconds += settle(trainer.device)
-    check_finite(trainer, at)
+    check_training(trainer, at)
     mean = torch.stack(at.rows).double().mean(0).tolist()
     return dict(epoch=k + 1, loss=dict(zip(at.names, mean[::2])), weight=dict(zip(at.names, mean[1::2])), lr=float(trainer.opt.param_groups[0]['lr']),
                 batch_size=trainer.batches.batch_size, seconds=at.seconds)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCAN', 'KNOWN', 'PRECOMP_ARGS', 'PICTURE_OPTIONS', 'CHECK_ARGS', 'IMAGES_ARGS', 'EMBEDDINGS_ARGS', 'SHOW_ARGS',
-           'MERGE_OPTIONS', 'MERGE_ARGS', 'ADD_ARGS', 'EXPORT_ARGS', 'COMMANDS', 'spread', 'describe', 'Known',
+           'MERGE_OPTIONS', 'MERGE_ARGS', 'ADD_ARGS', 'EXPORT_ARGS', 'COMMANDS', 'spread', 'card_text', 'Known',
            'Finding', 'look_at_split', 'look_at_folder', 'look_at_files', 'check_data', 'option', 'use_of',
            'run_precomp', 'run_check', 'launched', 'run_images', 'run_embeddings', 'run_show', 'run_merge', 'run_add',
            'run_export', 'make_parser', 'main']
@@ -30,7 +30,7 @@ def spread(
     return str(lo) if lo == hi else f'{lo} to {hi}, half of them at most {mid}'
 
 # %% ../nbs/62_prepare.ipynb #40d3a8b1
-def describe(
+def card_text(
     store,      # the `Store`
     examples=2, # images of each split whose captions are shown
 ):
@@ -220,7 +220,7 @@ def run_precomp(
     "Import a folder in the published layout (SCAN's f30k_precomp, coco_precomp). What was interrupted goes on when the same command is given again."
     store = import_precomp(a.src, a.dst, a.scale, a.per_image, a.name, a.float16, a.karpathy)
     half = store.provenance.get('float16')
-    print(describe(store, 0))
+    print(card_text(store, 0))
     if half:
         print(f"  float16    changed cosines between regions by {half['largest_change']:.2g} at the most and {half['mean_change']:.2g} in "
               f"the mean, over {half['cosines']:,} pairs")
@@ -302,7 +302,7 @@ def run_images(
     state = launched()
     with contextlib.redirect_stdout(None if state and not state.is_main_process else sys.stdout):
         store = extract_folder(a.folder, a.captions, a.out, state=state, **options)
-        print(describe(store, 0), use_of(store, a.part), sep='\n')
+        print(card_text(store, 0), use_of(store, a.part), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #a6cd5549
 EMBEDDINGS_ARGS = [
@@ -324,7 +324,7 @@ def run_embeddings(
     "Make a store of features that something else computed."
     from mhcvse.regions import import_embeddings
     store = import_embeddings(**{k: v for k, v in vars(a).items() if k != 'run'})
-    print(describe(store, 0), use_of(store), sep='\n')
+    print(card_text(store, 0), use_of(store), sep='\n')
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d
 SHOW_ARGS = [
@@ -341,7 +341,7 @@ def run_show(
     "Show the data card of a store: counts, shapes, splits, hashes, provenance, example captions."
     store = Store(a.store)
     if a.verify: check_store(a.store)
-    text = json.dumps(store.card(), indent=1, ensure_ascii=False) if a.json else describe(store, a.examples)
+    text = json.dumps(store.card(), indent=1, ensure_ascii=False) if a.json else card_text(store, a.examples)
     print('\n'.join(map(printable, text.split('\n'))))
     if a.verify and not a.json: print('  verified   every number and caption is what was written')
 
@@ -366,7 +366,7 @@ def run_merge(
     a, # the parsed arguments
 ):
     "Make one store of several. They must agree in feature size, type, scale and kind."
-    print(describe(merge_stores(a.stores, a.dst, a.pad, a.prefix, a.drop, a.name), 0))
+    print(card_text(merge_stores(a.stores, a.dst, a.pad, a.prefix, a.drop, a.name), 0))
 
 # %% ../nbs/62_prepare.ipynb #60b68c18
 ADD_ARGS = [
@@ -380,7 +380,7 @@ def run_add(
     a, # the parsed arguments
 ):
     "Add the images of other stores to a store. It needs room for a second copy while it runs."
-    print(describe(merge_stores([a.store, *a.more], a.store, a.pad, a.prefix, a.drop), 0))
+    print(card_text(merge_stores([a.store, *a.more], a.store, a.pad, a.prefix, a.drop), 0))
 
 # %% ../nbs/62_prepare.ipynb #8261b5ec
 EXPORT_ARGS = [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['choose_boxes', 'Regions', 'maps_of', 'Detector', 'state_sha', 'show_boxes', 'grid_boxes', 'GridFeatures', 'last_map',
-           'read_state', 'fetch_weights', 'find_weights', 'settle', 'set_weights', 'load_detector', 'load_grid',
+           'read_state', 'fetch_weights', 'find_weights', 'settle_norms', 'set_weights', 'load_detector', 'load_grid',
            'load_extractor', 'extract_pictures', 'survey', 'row_sum', 'begin_partial', 'write_row', 'rows_done',
            'settings_differences', 'open_partial', 'make_batches', 'extract_rows', 'mapped', 'publish', 'take_part',
            'finished', 'file_sum', 'all_inputs', 'extract_paths', 'extract_together', 'run_settings', 'extract_folder',
@@ -246,7 +246,7 @@ def find_weights(
     return read_state(path), dict(name=by_name.name if by_name else official or path.name, sha256=sha)
 
 # %% ../nbs/13_regions.ipynb #a19f4dae
-def settle(
+def settle_norms(
     network,  # with random weights
     seed,     # of the noise
     size=128, # its side
@@ -267,7 +267,7 @@ def set_weights(
 ):
     "Fill the network; the record, with the hash of random weights."
     if state is None:
-        settle(noisy, record['seed'], size)
+        settle_norms(noisy, record['seed'], size)
         return {**record, 'sha256': state_sha(network)}
     want = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
     wrong = [f'has no {k}' for k in want if k not in state] or [f'has {k} of shape {tuple(state[k].shape)} instead of {tuple(v.shape)}'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'write_words', 'write_start', 'epoch_line', 'check_weights', 'own_copy', 'state_of', 'part_of', 'check_moments',
            'restore', 'differences', 'where', 'is_finished', 'moved', 'state_faults', 'check_state', 'read_start',
-           'find_state', 'check_goes_on', 'note', 'write_result', 'write_state', 'Keeper', 'keep_step',
+           'find_state', 'check_goes_on', 'add_note', 'write_result', 'write_state', 'Keeper', 'keep_step',
            'keep_validation', 'keep_epoch', 'keep_result', 'check_same_model', 'fork_state', 'check_free',
            'forked_from', 'begin']
 
@@ -23,7 +23,7 @@ from .merge import extraction_of
 from .task import Task
 from .model import MHCVSE
 from .evaluate import evaluate
-from .epochs import Position, check_finite, set_batch, set_lr
+from .epochs import Position, check_training, set_batch, set_lr
 
 # %% ../nbs/34_resume.ipynb #faea0ea2
 @dataclass
@@ -282,7 +282,7 @@ def check_goes_on(
                      f"To begin anew, choose another folder (in 99_reproduce: -p out_dir FOLDER) or delete this one.{fork}")
 
 # %% ../nbs/34_resume.ipynb #e61be2f3
-def note(
+def add_note(
     path, # the run's folder
     key,  # of the manifest
     what, # to be added to the list there
@@ -324,7 +324,7 @@ class Keeper:
 
     def save(self, at):
         "Begin to write a checkpoint, unless something in it is not finite."
-        check_finite(self.trainer, at)
+        check_training(self.trainer, at)
         kept = state_of(self.trainer, self.run, self.best, at)
         self.wait()
         self.writing, self.saved = self.pool.submit(write_state, self.run.path, *kept), time.monotonic()
@@ -482,5 +482,5 @@ def begin(
     if run.path: clear_leftovers(run.path)
     found = trainer.share(found and found[:2])
     back = restore(trainer, run, *found) if found else ({}, Position())
-    if resumed: note(run.path, 'resumed', resumed)
+    if resumed: add_note(run.path, 'resumed', resumed)
     return back

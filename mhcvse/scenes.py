@@ -8,7 +8,7 @@ __all__ = ['WORDS', 'MEANING', 'ANYTHING', 'NUMBER', 'VERBS', 'DOES', 'WAYS', 'P
            'overlap', 'related', 'make_thing', 'make_things', 'put', 'arrange', 'litter', 'make_scene', 'make_twin',
            'outline', 'gradient', 'horizon_line', 'details', 'backdrop', 'draw_clutter', 'paint', 'draw_thing',
            'render', 'Phrase', 'Caption', 'bag', 'holds', 'word', 'refer', 'doing', 'fill', 'say_relation', 'say_size',
-           'say_sides', 'say_listing', 'say_counting', 'say_place', 'say_moving', 'say_vaguely', 'describe']
+           'say_sides', 'say_listing', 'say_counting', 'say_place', 'say_moving', 'say_vaguely', 'write_captions']
 
 # %% ../nbs/14_scenes.ipynb #ea980141
 import functools, itertools, re
@@ -646,7 +646,7 @@ def say_vaguely(
     return c._replace(fill=c.fill + tuple((k, v) for k, v in slots.items() if '{'+k+'}' in template))
 
 # %% ../nbs/14_scenes.ipynb #17c7d024
-def describe(
+def write_captions(
     scene, # a `Scene`
     *key,  # whole numbers that name the draws
     n=5,   # how many

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from .core import InputError, check_whole, content_hash, one_of
 from .store import Store, write_store
-from .scenes import MEANING, SIZE, Dice, bag, describe, holds, make_scene, make_twin, render
+from .scenes import MEANING, SIZE, Dice, bag, write_captions, holds, make_scene, make_twin, render
 
 # %% ../nbs/14_world.ipynb #3dd8d4cd
 VERSION, COUNTS = 1, dict(train=1500, dev=200, test=500)
@@ -75,7 +75,7 @@ def make_world(
     check_whole(0, **sizes, seed=seed)
     keys = [(seed, s, i) for s, n in enumerate(sizes.values()) for i in range(n)]
     scenes = [numbered_scene(*k) for k in keys]
-    captions = [describe(s, *k, 3) for s, k in zip(scenes, keys)]
+    captions = [write_captions(s, *k, 3) for s, k in zip(scenes, keys)]
     return World(seed, sizes, scenes, captions, [list(sizes)[k[1]] for k in keys], [f'scene-{list(sizes)[s]}-{i:04d}' for _, s, i in keys])
 
 # %% ../nbs/14_world.ipynb #f6258b72
