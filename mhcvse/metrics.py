@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BLOCK', 'TIE', 'RUN', 'KS', 'ranks', 'check_owners', 'block_ranks', 'image_ranks', 'as_parts', 'joint_embedding',
            'pair_scores', 'right_scores', 'joint_lengths', 'least_scores', 'tiles', 'wrong_scores', 'rounding',
-           'count_wrong', 'similarity_ranks', 'recalls', 'retrieval_metrics', 'flat', 'chance_recalls',
-           'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'highest', 'widened', 'bootstrap',
-           'bootstrap_difference', 'seed_interval']
+           'at_least', 'near_places', 'count_wrong', 'similarity_ranks', 'recalls', 'retrieval_metrics', 'flat',
+           'chance_recalls', 'binomial_interval', 'draw_counts', 'resampled_metrics', 'percentiles', 'highest',
+           'widened', 'bootstrap', 'bootstrap_difference', 'seed_interval']
 
 # %% ../nbs/32_metrics.ipynb #7e7b91a1
 import functools, math
@@ -160,7 +160,7 @@ def tiles(
 ):
     "Pairs of slices that cover an (I, M) table, as square as they can be."
     r = max(1, min(rows, max(math.isqrt(block), block//columns)))
-    c = max(1, min(columns, block//r))
+    c = max(1, min(columns, block//r, 2**24))   # float32 counts so far
     return [(slice(i, min(i + r, rows)), slice(j, min(j + c, columns))) for i in range(0, rows, r) for j in range(0, columns, c)]
 
 # %% ../nbs/32_metrics.ipynb #84535ca1
@@ -180,7 +180,7 @@ def wrong_scores(
     pairs = [(a, b.T) for w, x, y in zip(weights, img, txt, strict=True) for a, b in zip((w*x[i].to(dtype)).split(RUN, 1), y[m].to(dtype).split(RUN, 1))]
     with torch.autocast(own.device.type, enabled=False):
         s = pairs[0][0] @ pairs[0][1]
-        for x, y in pairs[1:]: s += x @ y
+        for x, y in pairs[1:]: s.addmm_(x, y)
     row = own[m] - i.start
     here = ((row >= 0) & (row < len(s))).nonzero().squeeze(1)
     s[row[here], here] = -torch.inf
@@ -197,6 +197,27 @@ def rounding(
     if not all(1e-30 < v < 1e30 for v in (x, y, x*y)): return math.inf
     return (min(width, RUN) + width//RUN + 16)*2**-24*x*y
 
+# %% ../nbs/32_metrics.ipynb #e4f88068
+def at_least(
+    scores, # (I, M)
+    least,  # (I,)
+    room=None, # (I, M) of the same type, overwritten; None: made anew
+):
+    "(I,) how many scores of each row are `least` or more; compared and added as numbers, which torch does several times faster than with bools."
+    return torch.ge(scores, least[:, None], out=torch.empty_like(scores) if room is None else room).sum(1).int()
+
+# %% ../nbs/32_metrics.ipynb #40dc2a23
+def near_places(
+    scores, # (I, M)
+    low,    # (I,)
+    high,   # (I,)
+    rows,   # where to look
+):
+    "(N,), (N,) row and column of the scores from `low` up to `high` in these rows."
+    found = scores[rows]
+    x, y = ((found >= low[rows, None]) & (found < high[rows, None])).nonzero(as_tuple=True)
+    return rows[x], y
+
 # %% ../nbs/32_metrics.ipynb #bd847754
 def count_wrong(
     img,     # list of K (I, D) image embeddings
@@ -211,19 +232,17 @@ def count_wrong(
     block=BLOCK, # numbers in memory at once
 ):
     "(I',), (M',): how many wrong answers of a tile count against each query, by float64 arithmetic."
-    count = lambda s, b, r: ((s >= b[:, None]).sum(1, dtype=torch.int32), (s >= r).sum(0, dtype=torch.int32))
-    exact = lambda: count(wrong_scores(img, txt, own, weights, i, m), best, right)
+    def exact(): s = wrong_scores(img, txt, own, weights, i, m); return at_least(s, best), at_least(s.T, right)
     if best.device.type != 'cpu' or torch.get_float32_matmul_precision() != 'highest' or off == math.inf: return exact()
-    s, b, r = wrong_scores(img, txt, own, weights, i, m, torch.float32), best.float(), right.float()
-    near = ((s - b[:, None]).abs_() <= off) | ((s - r).abs_() <= off)
-    rows = near.any(1).nonzero().squeeze(1)   # few: looking for places in all of them would take longer than all else
-    few = near[rows]
-    if few.sum() > near.numel()//64: return exact()
-    x, y = few.nonzero(as_tuple=True)
-    x = rows[x]
-    s[x, y] = -torch.inf
-    again, (a, c) = pair_scores(img, txt, x + i.start, y + m.start, weights, block), count(s, b, r)
-    return a.index_add_(0, x, (again >= best[x]).int()), c.index_add_(0, y, (again >= right[y]).int())
+    s = wrong_scores(img, txt, own, weights, i, m, torch.float32)
+    sides, room = ((s, best), (s.T, right)), torch.empty_like(s)
+    sure, likely = ([at_least(z, t.float() + d, r) for (z, t), r in zip(sides, (room, room.T))] for d in (off, -off))
+    if sum((b - a).sum() for a, b in zip(sure, likely)) > s.numel()//64: return exact()
+    for k, ((z, t), a, b) in enumerate(zip(sides, sure, likely)):
+        x, y = near_places(z, t.float() - off, t.float() + off, (b > a).nonzero().squeeze(1))
+        again = pair_scores(img, txt, (x, y)[k] + i.start, (y, x)[k] + m.start, weights, block)
+        a.index_add_(0, x, (again >= t[x]).int())
+    return tuple(sure)
 
 # %% ../nbs/32_metrics.ipynb #23e7f024
 def similarity_ranks(
