@@ -100,14 +100,15 @@ def pair_scores(
     img,         # list of K (I, D) image embeddings
     txt,         # list of K (M, D) caption embeddings
     i,           # (N,) an image of each pair
-    m,           # (N,) its caption
+    m,           # (N,) its caption; None: all captions, in order
     weights,     # K weights
     block=BLOCK, # numbers in memory at once
 ):
     "(N,) float64 scores of single pairs."
     rows, out = max(1, block//sum(p.shape[1] for p in txt)), [torch.empty(0, dtype=torch.float64, device=i.device)]
-    for a, b in zip(i.split(rows), m.split(rows)):
-        out.append(sum(w*x[a].double().mul_(y[b].double()).sum(1) for w, x, y in zip(weights, img, txt, strict=True)))
+    for k in range(0, len(i), rows):
+        s = slice(k, k + rows)
+        out.append(sum(w*x[i[s]].double().mul_(y[s if m is None else m[s]].double()).sum(1) for w, x, y in zip(weights, img, txt, strict=True)))
     return torch.cat(out)
 
 # %% ../nbs/32_metrics.ipynb #7dd4088a
@@ -119,7 +120,7 @@ def right_scores(
     block=BLOCK, # numbers in memory at once
 ):
     "(M,) float64 score of each caption with its own image; `InputError` where it is not a finite number."
-    out = pair_scores(img, txt, own, torch.arange(len(own), device=own.device), weights, block)
+    out = pair_scores(img, txt, own, None, weights, block)
     if not (ok := out.float().isfinite()).all():
         raise InputError(f"query {own[~ok].min().item()} has a score that is NaN or infinite, as have {(~ok).sum().item()} of {len(ok)} "
                          "right answers: the model or its input is broken, and no rank would mean anything.")
@@ -238,10 +239,10 @@ def count_wrong(
     sides, room = ((s, best), (s.T, right)), torch.empty_like(s)
     sure, likely = ([at_least(z, t.float() + d, r) for (z, t), r in zip(sides, (room, room.T))] for d in (off, -off))
     if sum((b - a).sum() for a, b in zip(sure, likely)) > s.numel()//64: return exact()
-    for k, ((z, t), a, b) in enumerate(zip(sides, sure, likely)):
-        x, y = near_places(z, t.float() - off, t.float() + off, (b > a).nonzero().squeeze(1))
-        again = pair_scores(img, txt, (x, y)[k] + i.start, (y, x)[k] + m.start, weights, block)
-        a.index_add_(0, x, (again >= t[x]).int())
+    near = [near_places(z, t.float() - off, t.float() + off, (b > a).nonzero().squeeze(1)) for (z, t), a, b in zip(sides, sure, likely)]
+    (x, v), (u, y) = near[0], near[1][::-1]   # images and captions of the scores near to what counts for an image, and for a caption
+    again = pair_scores(img, txt, torch.cat([x, u]) + i.start, torch.cat([v, y]) + m.start, weights, block).split([len(x), len(y)])
+    for count, q, score, (_, t) in zip(sure, (x, y), again, sides): count.index_add_(0, q, (score >= t[q]).int())
     return tuple(sure)
 
 # %% ../nbs/32_metrics.ipynb #23e7f024

@@ -74,15 +74,15 @@ def interleaved(
     rounds=5,     # how often each is called, by turns, after a first call that does not count
     device='cpu', # where they compute
 ):
-    "name -> shortest seconds of a call on the clock, and shortest seconds of the processor over all threads."
+    "name -> shortest seconds of a call."
     sync = torch.cuda.synchronize if torch.device(device).type == 'cuda' else (lambda: None)
     out = {name: [] for name in calls}
     for r in range(rounds + 1):
         for name, f in calls.items():
-            sync(); t, c = time.perf_counter(), time.process_time()
+            sync(); start = time.perf_counter()
             f(); sync()
-            out[name].append((time.perf_counter() - t, time.process_time() - c))
-    return pd.DataFrame({n: [min(x[i] for x in v[1:]) for i in (0, 1)] for n, v in out.items()}, index=['seconds', 'processor seconds']).T
+            out[name].append(time.perf_counter() - start)
+    return pd.Series({n: min(v[1:]) for n, v in out.items()})
 
 # %% ../nbs/70_speed.ipynb #5704091d
 def rate_calls(
@@ -105,7 +105,7 @@ def machine_rates(
 ):
     "Measured operations per second of a matrix product, and bytes per second read and written by a copy."
     calls, rates = rate_calls(device, **kw)
-    return rates(interleaved(calls, rounds, device).seconds)
+    return rates(interleaved(calls, rounds, device))
 
 # %% ../nbs/70_speed.ipynb #6292d1c5
 def floor_seconds(
