@@ -253,7 +253,7 @@ def similarity_ranks(
     weights=(1.,), # K weights: score = sum of w_k img_k . txt_k
     block=BLOCK,   # scores in memory at once
 ):
-    "Ranks of images and of captions, 1 + the number of wrong answers that count: each score is made once, and no more than a block of them is held."
+    "Ranks of images and of captions, 1 + the number of wrong answers that count: made a block of scores at a time, a few blocks in memory."
     img, txt = as_parts(img, weights), as_parts(txt, weights)
     own, n = caption_image.to(img[0].device).long(), len(img[0])
     if len(own) != len(txt[0]): raise InputError(f"{len(txt[0])} captions are embedded and caption_image names the images of {len(own)}.")
