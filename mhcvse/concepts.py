@@ -145,20 +145,21 @@ def within_quota(
 # %% ../nbs/11_concepts.ipynb #f77252f0
 def choose_concepts(
     token_lists,      # the tokens of each training caption
-    cfg=DataConfig(), # how many, within quotas or not, of which words; `language='other'`: no classes and no stop words are known
+    cfg=DataConfig(), # `DataConfig`: how many, in shares or not, of which words; language='other': no classes and no stop words are known
 ):
     "The concept words of training captions."
-    notes, n, least, english, quota = [], cfg.n_concepts, cfg.concept_min_captions, cfg.language == 'english', cfg.concept_choice == 'quota'
+    n, least, notes = cfg.n_concepts, cfg.concept_min_captions, []
+    english, in_shares = cfg.language == 'english', cfg.concept_choice == 'quota'
     rows = [r for r in rank_lemmas(token_lists, cfg.language, cfg.concept_form) if r[1] >= least]
     if cfg.stop_words == 'drop' and english: rows = [r for r in rows if not is_stop_word(r[0])]
     if not english: notes = ["language 'other': parts of speech and stop words are not known; concepts are the most frequent words."]
-    if quota and english: rows, notes = within_quota(rows, n, cfg.concept_quota, least)
+    if in_shares and english: rows, notes = within_quota(rows, n, cfg.concept_quota, least)
     elif len(rows) < n: notes.append(f'{len(rows)} concepts instead of {n}: no more words occur in {least} captions or more.')
     if min(len(rows), n) < 2:
         raise InputError(f'concepts: {len(token_lists)} training captions give {len(rows)} and 2 are needed (no stop words, each in '
         f"{least} captions or more). "
         f"Give more captions, "
-        f"{'set data.concept_choice=frequency, '*quota}{'lower data.concept_min_captions, '*(least > 1)}or set "
+        f"{'set data.concept_choice=frequency, '*in_shares}{'lower data.concept_min_captions, '*(least > 1)}or set "
         "model.consensus=False.")
     return Concepts(*([r[i] for r in rows[:n]] for i in (0, 2, 1)), notes)
 

@@ -131,6 +131,7 @@ class Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, part, size):
         ctx.part, sizes = part, [len(p) for p in torch.arange(size).tensor_split(part[1])]
+        if part[1] == 1: return x.view_as(x)   # nothing to fetch
         padded = x.new_zeros(sizes[0], *x.shape[1:])
         padded[:len(x)] = x
         out = x.new_empty(part[1]*sizes[0], *x.shape[1:])
@@ -222,7 +223,7 @@ def share_layers(
 ):
     "Give batch norms and dropouts over items the whole batch; those over concepts have it in every process."
     concepts = {m for h in model.modules() if isinstance(h, ConsensusHead) for m in h.concept.modules()}
-    kinds = {nn.BatchNorm1d: SharedNorm, MaskedNorm: SharedMaskedNorm}
+    kinds = {nn.BatchNorm1d: SharedNorm, MaskedNorm: SharedMaskedNorm} if part[1] > 1 else {}
     for parent in [m for m in model.modules() if m not in concepts]:
         parent.__class__ = kinds.get(type(parent), type(parent))
         for name, m in parent.named_children():
@@ -368,7 +369,8 @@ def train_command(
     size = choose_size(a.size, store)
     cfg = Config.preset(a.preset, size).override(a.overrides)
     check_shared(cfg, a.processes)
-    path, origin = open_run(in_project(a.out), run_name(store, a.preset, size, cfg.train.seed), cfg, store, a.fork) if accelerator.is_main_process else (None, None)
+    name, path, origin = run_name(store, a.preset, size, cfg.train.seed), None, None
+    if accelerator.is_main_process: path, origin = open_run(in_project(a.out), name, cfg, store, a.fork)
     with used_folder(path): run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, data=store.name, preset=a.preset, size=size)
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()

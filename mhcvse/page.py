@@ -141,6 +141,7 @@ def results_of(
     made = {}
     for p, r in (folder.metrics or {'test': {}})['test'].items():
         try:
+            protocol_name(p)
             numbers, intervals = {k: r[k] for k in ('i2t', 't2i', 'rSum', 'mR')}, {k: (float(a), float(b))
                 for k, (a, b) in r['intervals'].items()}
             for k in (*COLUMNS, *MEDIANS, 'rSum', 'mR'): float(flat(numbers)[k])
@@ -259,12 +260,12 @@ def results_section(
     out = [node('p', f"Not tested yet: {', '.join(untested)} (there is no metrics.json). To test: "
                      "mhcvse.reproduce.test_run(mhcvse.load_run('FOLDER')).", class_='note')] if untested else []
     if not rows: return [node('h2', 'Results'), *out]
-    out.append(table(('', *COLUMNS, *MEDIANS, 'rSum', 'mR'), rows, 'recalls'))
-    said = 'Percent, with the 95 % interval over test images, and over seeds where there are several; medr: median rank.'
-    if any(PROTOCOLS[p] for g in named.values() for f in g for p in results_of(f)):
-        said += (' Only inductive is a result: under transductive a caption borrows concepts from other test captions, under oracle it '
+    out.append(table(('run, protocol', *COLUMNS, *MEDIANS, 'rSum', 'mR'), rows, 'recalls'))
+    note = 'Percent, with the 95 % interval over test images, and over seeds where there are several; medr: median rank.'
+    if any(said and r[0].endswith(protocol_name(p)) for r in rows for p, said in PROTOCOLS.items()):
+        note += (' Only inductive is a result: under transductive a caption borrows concepts from other test captions, under oracle it '
                  'knows those of the other captions of its image, which is a leak.')
-    out.append(node('p', said, class_='place'))
+    out.append(node('p', note, class_='place'))
     measured = {n: [results_of(f)[f.metrics['protocol']] for f in g if f.metrics] for n, g in named.items()}
     measured, hashes = {n: r for n, r in measured.items() if r}, {f.about['hashes']['data'] for g in named.values() for f in g}
     if len(hashes) > 1:

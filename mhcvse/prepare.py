@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCAN', 'KNOWN', 'PRECOMP_ARGS', 'PICTURE_OPTIONS', 'CHECK_ARGS', 'IMAGES_ARGS', 'EMBEDDINGS_ARGS', 'SHOW_ARGS',
            'MERGE_OPTIONS', 'MERGE_ARGS', 'ADD_ARGS', 'EXPORT_ARGS', 'COMMANDS', 'spread', 'card_text', 'Known',
-           'Finding', 'look_at_split', 'look_at_folder', 'look_at_files', 'check_data', 'option', 'use_of',
+           'Finding', 'look_at_split', 'look_at_folder', 'look_at_files', 'check_data', 'argument', 'use_of',
            'run_precomp', 'run_check', 'launched', 'run_images', 'run_embeddings', 'run_show', 'run_merge', 'run_add',
            'run_export', 'make_parser', 'main']
 
@@ -181,7 +181,7 @@ def check_data(
     return {short(title): [f._replace(said=short(f.said)) for f in findings] for title, findings in out.items()}
 
 # %% ../nbs/62_prepare.ipynb #51de0009
-def option(
+def argument(
     *names, # of the argument
     **more, # for argparse
 ):
@@ -190,16 +190,16 @@ def option(
 
 # %% ../nbs/62_prepare.ipynb #54c5e871
 PRECOMP_ARGS = [
-    option('src', metavar='SRC', help='folder with train_ims.npy, train_caps.txt and the same for dev, test, testall'),
-    option('dst', metavar='DST.h5', help='the store to write'),
-    option('--float16', action='store_true', help='store half the size, and report what that changes of the cosines '
+    argument('src', metavar='SRC', help='folder with train_ims.npy, train_caps.txt and the same for dev, test, testall'),
+    argument('dst', metavar='DST.h5', help='the store to write'),
+    argument('--float16', action='store_true', help='store half the size, and report what that changes of the cosines '
                                                   'between regions'),
-    option('--karpathy', metavar='JSON', help="Karpathy's dataset_flickr30k.json or dataset_coco.json: "
+    argument('--karpathy', metavar='JSON', help="Karpathy's dataset_flickr30k.json or dataset_coco.json: "
                                               "names the images, and splits those of an all_ims.npy"),
-    option('--scale', type=float, metavar='S', help='what a stored number is multiplied with to be an activation (for uint8 '
+    argument('--scale', type=float, metavar='S', help='what a stored number is multiplied with to be an activation (for uint8 '
                                                     'features; default 1)'),
-    option('--per-image', type=int, metavar='K', help='captions per image (default 5)'),
-    option('--name', default='', help="what the data set is called (default: the folder's name)"),
+    argument('--per-image', type=int, metavar='K', help='captions per image (default 5)'),
+    argument('--name', default='', help="what the data set is called (default: the folder's name)"),
 ]
 
 # %% ../nbs/62_prepare.ipynb #bc6b7276
@@ -239,9 +239,9 @@ PICTURE_OPTIONS = [('regions', int, 'detector: how many boxes of an image (36)')
 
 # %% ../nbs/62_prepare.ipynb #6c796902
 CHECK_ARGS = [
-    option('data', metavar='DATA', nargs='?', help='a folder of data sets, or one of them (default: the data/ of the project)'),
-    option('--per-image', type=int, metavar='K', help='captions per image (default: what about.json says, or 5)'),
-    option('--deep', action='store_true', help='also read every store from end to end and compare its hash'),
+    argument('data', metavar='DATA', nargs='?', help='a folder of data sets, or one of them (default: the data/ of the project)'),
+    argument('--per-image', type=int, metavar='K', help='captions per image (default: what about.json says, or 5)'),
+    argument('--deep', action='store_true', help='also read every store from end to end and compare its hash'),
 ]
 
 # %% ../nbs/62_prepare.ipynb #28cc0f7b
@@ -257,25 +257,25 @@ def run_check(
 
 # %% ../nbs/62_prepare.ipynb #d2cbf15b
 IMAGES_ARGS = [
-    option('folder', metavar='FOLDER', help='the pictures, nested or not; names in CAPTIONS are relative to it'),
-    option('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; '
+    argument('folder', metavar='FOLDER', help='the pictures, nested or not; names in CAPTIONS are relative to it'),
+    argument('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; '
                                                 'or JSON in Karpathy\'s form'),
-    option('out', metavar='DST.h5', help='the store to write'),
-    option('--model', dest='source', default='fasterrcnn_resnet50_fpn',
+    argument('out', metavar='DST.h5', help='the store to write'),
+    argument('--model', dest='source', default='fasterrcnn_resnet50_fpn',
            help="a Faster R-CNN of torchvision, or a classifier such as resnet50 for a grid of cells (default: %(default)s)"),
-    option('--weights', help='the name of its weights, which torchvision fetches (COCO_V1, IMAGENET1K_V1), or a file with a '
+    argument('--weights', help='the name of its weights, which torchvision fetches (COCO_V1, IMAGENET1K_V1), or a file with a '
                              'state dict'),
-    option('--random-weights', action='store_true', help='random weights, to try things out: the store says so for ever'),
-    *(option(f'--{name}', type=kind, help=text) for name, kind, text in PICTURE_OPTIONS),
-    option('--seed', type=int, default=0, help='of random weights (default 0)'),
-    option('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)'),
-    option('--precision', default='float32', choices=('float32', 'bfloat16', 'float16'), help='of the backbone (default: float32)'),
-    option('--float16', action='store_const', dest='dtype', const='float16', default='float32', help='store half the size'),
-    option('--workers', type=int, default=4, help='threads that read pictures (default 4)'),
-    option('--thumbnails', type=int, default=160, help='side of the small pictures in the store, for figures and search; '
+    argument('--random-weights', action='store_true', help='random weights, to try things out: the store says so for ever'),
+    *(argument(f'--{name}', type=kind, help=text) for name, kind, text in PICTURE_OPTIONS),
+    argument('--seed', type=int, default=0, help='of random weights (default 0)'),
+    argument('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)'),
+    argument('--precision', default='float32', choices=('float32', 'bfloat16', 'float16'), help='of the backbone (default: float32)'),
+    argument('--float16', action='store_const', dest='dtype', const='float16', default='float32', help='store half the size'),
+    argument('--workers', type=int, default=4, help='threads that read pictures (default 4)'),
+    argument('--thumbnails', type=int, default=160, help='side of the small pictures in the store, for figures and search; '
         '0 for none (default 160)'),
-    option('--part', metavar='I/N', help='only the I-th of N parts, in a store of its own; mhcvse-prepare merge joins them'),
-    option('--name', default='', help="what the data set is called (default: the folder's name)"),
+    argument('--part', metavar='I/N', help='only the I-th of N parts, in a store of its own; mhcvse-prepare merge joins them'),
+    argument('--name', default='', help="what the data set is called (default: the folder's name)"),
 ]
 
 # %% ../nbs/62_prepare.ipynb #3fb21826
@@ -306,15 +306,15 @@ def run_images(
 
 # %% ../nbs/62_prepare.ipynb #a6cd5549
 EMBEDDINGS_ARGS = [
-    option('array', metavar='ARRAY', help='a .npy of (images, feature size) or (images, regions, feature size)'),
-    option('names', metavar='NAMES', help='a text file: the image of each row, one per line'),
-    option('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; or JSON in Karpathy\'s form'),
-    option('out', metavar='DST.h5', help='the store to write'),
-    option('--boxes', metavar='NPY', help='(images, regions, 4), x0 y0 x1 y1 in pixels'),
-    option('--sizes', metavar='NPY', help='(images, 2), width and height of the pictures'),
-    option('--scale', type=float, default=1., metavar='S', help='what a number is multiplied with to be an activation (default 1)'),
-    option('--source', default='', help='what made them, for the record'),
-    option('--name', default='', help="what the data set is called (default: the array's name)"),
+    argument('array', metavar='ARRAY', help='a .npy of (images, feature size) or (images, regions, feature size)'),
+    argument('names', metavar='NAMES', help='a text file: the image of each row, one per line'),
+    argument('captions', metavar='CAPTIONS', help='CSV with the columns image, caption and perhaps split; or JSON in Karpathy\'s form'),
+    argument('out', metavar='DST.h5', help='the store to write'),
+    argument('--boxes', metavar='NPY', help='(images, regions, 4), x0 y0 x1 y1 in pixels'),
+    argument('--sizes', metavar='NPY', help='(images, 2), width and height of the pictures'),
+    argument('--scale', type=float, default=1., metavar='S', help='what a number is multiplied with to be an activation (default 1)'),
+    argument('--source', default='', help='what made them, for the record'),
+    argument('--name', default='', help="what the data set is called (default: the array's name)"),
 ]
 
 # %% ../nbs/62_prepare.ipynb #bc36f90a
@@ -328,10 +328,10 @@ def run_embeddings(
 
 # %% ../nbs/62_prepare.ipynb #86b0fb6d
 SHOW_ARGS = [
-    option('store', metavar='STORE', help='a .h5 file'),
-    option('--examples', type=int, default=2, metavar='N', help='images of each split whose captions are shown (default 2)'),
-    option('--verify', action='store_true', help='read everything and compare the content hash'),
-    option('--json', action='store_true', help='print the card as JSON'),
+    argument('store', metavar='STORE', help='a .h5 file'),
+    argument('--examples', type=int, default=2, metavar='N', help='images of each split whose captions are shown (default 2)'),
+    argument('--verify', action='store_true', help='read everything and compare the content hash'),
+    argument('--json', action='store_true', help='print the card as JSON'),
 ]
 
 # %% ../nbs/62_prepare.ipynb #553f7d1b
@@ -347,17 +347,17 @@ def run_show(
 
 # %% ../nbs/62_prepare.ipynb #9ee2ba20
 MERGE_OPTIONS = [
-    option('--pad', action='store_true', help='fill up images with fewer regions; n_regions says which are real'),
-    option('--prefix', action='store_true', help="put the store's name before each image's name, where names clash (add: "
+    argument('--pad', action='store_true', help='fill up images with fewer regions; n_regions says which are real'),
+    argument('--prefix', action='store_true', help="put the store's name before each image's name, where names clash (add: "
                                                  "before those of the new images)"),
-    option('--drop', nargs='+', default=[], choices=[k for k in EXTRAS if k != 'n_regions'], help='optional arrays to leave out'),
+    argument('--drop', nargs='+', default=[], choices=[k for k in EXTRAS if k != 'n_regions'], help='optional arrays to leave out'),
 ]
 
 # %% ../nbs/62_prepare.ipynb #d716b5c7
 MERGE_ARGS = [
-    option('stores', metavar='STORE', nargs='+', help='the stores, in the order in which their images are to stand'),
-    option('dst', metavar='DST.h5', help='the store to write'),
-    option('--name', default='', help="what the result is called (default: the file's name)"),
+    argument('stores', metavar='STORE', nargs='+', help='the stores, in the order in which their images are to stand'),
+    argument('dst', metavar='DST.h5', help='the store to write'),
+    argument('--name', default='', help="what the result is called (default: the file's name)"),
     *MERGE_OPTIONS,
 ]
 
@@ -370,8 +370,8 @@ def run_merge(
 
 # %% ../nbs/62_prepare.ipynb #60b68c18
 ADD_ARGS = [
-    option('store', metavar='STORE', help='the store that gets more images; it is replaced when the new one is whole'),
-    option('more', metavar='MORE', nargs='+', help='stores with the images to add'),
+    argument('store', metavar='STORE', help='the store that gets more images; it is replaced when the new one is whole'),
+    argument('more', metavar='MORE', nargs='+', help='stores with the images to add'),
     *MERGE_OPTIONS,
 ]
 
@@ -384,8 +384,8 @@ def run_add(
 
 # %% ../nbs/62_prepare.ipynb #8261b5ec
 EXPORT_ARGS = [
-    option('store', metavar='STORE', help='a .h5 file'),
-    option('folder', metavar='FOLDER', help='a new folder for SPLIT_ims.npy, SPLIT_caps.txt and the rest'),
+    argument('store', metavar='STORE', help='a .h5 file'),
+    argument('folder', metavar='FOLDER', help='a new folder for SPLIT_ims.npy, SPLIT_caps.txt and the rest'),
 ]
 
 # %% ../nbs/62_prepare.ipynb #49947a4a

@@ -36,10 +36,10 @@ class Gallery:
 # %% ../nbs/40_ranking.ipynb #70b00b78
 def scan(
     gallery,     # `Gallery` of N
-    query,       # (Q, K D) float64, as `joint_embedding` gives it
+    query,       # (Q, K D) as `joint_embedding` gives it; or directions of that space
     block=BLOCK, # numbers of the gallery in memory at once
 ):
-    "(Q, N) scores by float32 arithmetic, a block of the gallery at a time."
+    "(Q, N) scores, or coordinates, by float32 arithmetic, a block of the gallery at a time."
     parts, n = query.float().split(gallery.widths, 1), len(gallery)
     out, step = torch.empty(len(query), n), max(1, block//sum(gallery.widths))
     for i in range(0, n, step):

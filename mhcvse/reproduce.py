@@ -201,7 +201,7 @@ def run_seeds(
         before = old[-1] if min(map(len, done)) < rounds == len(old) else None
         print(f'seed {seed}' + (f': finished before, in {short_path(before)}' if before else ''))
         if before: run = load_run(before, store)
-        out.append((run, protocol_results(run.model, run.task.split('test'), run.cfg)) if before else one_run(*job, seeds=group, **info))
+        out.append((run, protocol_results(run.model, run.task.split('test'), run.cfg)) if before else one_run(*job, p.fork, seeds=group, **info))
     return out
 
 # %% ../nbs/55_reproduce.ipynb #73bdac64

@@ -234,7 +234,8 @@ def hits_of(
     gallery, split = getattr(search, f'{kind}_gallery'), search.split
     wanted = k if k is None or leave is None else k + 1   # the query itself is found, too
     owner = torch.arange(len(gallery)) if kind == 'image' else split.caption_image
-    last, found = None if right is None else torch.isin(owner, torch.tensor(sorted(right))), None
+    last = None if right is None else torch.isin(owner, torch.tensor(sorted(right)))
+    found = None
     if search.approximate and kind == 'image' and k:
         approx, effort, candidates = search.approximate
         found = approximate_search(approx, query, wanted, effort, candidates, last)
@@ -671,12 +672,15 @@ def ask(
     "(search, hits, picture that was asked with or None)."
     check_k(a.k)
     if a.html: check_replaced(a.html, b'<!doctype html', 'HTML page')
-    if a.weights: from mhcvse.regions import extractor_of
     store = Store(a.store)
     if a.split not in (*store.splits, 'all'):
         raise InputError(f'split={a.split!r} is not known: {did_you_mean(a.split, store.splits)} Say which with --split, such as --split '
                          f'{list(store.splits)[-1]}.')
-    search = Search.from_run(a.run, store, a.split, a.index, extractor_of(store, a.weights) if a.weights else None)
+    extractor = None
+    if a.weights:
+        from mhcvse.regions import extractor_of
+        extractor = extractor_of(store, a.weights)
+    search = Search.from_run(a.run, store, a.split, a.index, extractor)
     if a.sentence is not None: return search, search.images(a.sentence, a.k), None
     image = a.captions if a.captions is not None else a.similar
     if image not in search.names and re.fullmatch(r'\d{1,9}', image): image = int(image)
