@@ -21,7 +21,7 @@ from .config import Config, PRESETS, SIZES
 from .runs import used_folder
 from .checkpoint import Stopped, stop_signals
 from .batches import own_part
-from .task import Task, choose_size, choose_store, run_name
+from .task import Task, choose_size, choose_store, run_about, run_name
 from .attention import MaskedNorm
 from .consensus import ConsensusHead
 from .epochs import Trainer, validate
@@ -371,7 +371,7 @@ def train_command(
     check_shared(cfg, a.processes)
     name, path, origin = run_name(store, a.preset, size, cfg.train.seed), None, None
     if accelerator.is_main_process: path, origin = open_run(in_project(a.out), name, cfg, store, a.fork)
-    with used_folder(path): run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, data=store.name, preset=a.preset, size=size)
+    with used_folder(path): run = fit_part(cfg, Task(store, cfg), path, accelerator, fork=origin, **run_about(store, a.preset, size))
     if path: print(f"{short_path(path)}: best validation mR {run.best['dev']['mR']:.2f} in epoch {run.best['epoch']}")
     accelerator.end_training()
 

@@ -21,10 +21,11 @@ import nbformat
 import torch
 from .core import InputError, atomic_path, check_target, project_root
 from .store import Store
-from .evaluate import embed_images
+from .batches import image_batches
+from .model import evaluating, finish
 from .train import find_folder
 from .report import COLORS, embed_texts, picture_uri
-from .figures import image_attention
+from .figures import gather_attention
 from .search import Hits, Search, check_k
 
 # %% ../nbs/61_explore.ipynb #862c5596
@@ -51,9 +52,12 @@ def look(
     i,     # an image of it
 ):
     "`Look` at image `i`."
-    one = split.subset([i])
-    attention, probs = image_attention(run, one), embed_images(run.model, one, run.cfg).probs
-    return Look(attention.maps[0][:, attention.mask[0]], top_concepts(run, None if probs is None else probs[0].cpu()))
+    model = run.model
+    with evaluating(model) as device:
+        (x, mask), = image_batches(split.subset([i]), 1, device, run.cfg.data.feature_norm)
+        v, weights = model.image_head(model.image_encoder(x, mask), mask, need_weights=True)
+        seen, probs = gather_attention([(weights, mask)]), finish(model, 'image', v).probs
+    return Look(seen.maps[0][:, seen.mask[0]], top_concepts(run, None if probs is None else probs[0].cpu()))
 
 # %% ../nbs/61_explore.ipynb #d2e26c98
 def sentence_concepts(

@@ -13,7 +13,7 @@ from .core import InputError, check_whole, did_you_mean, one_of, find_device, in
 from .config import Config, PRESETS, SIZES, parse_overrides, TrainConfig
 from .runs import check_json, run_folders, used_folder
 from .store import repeats_text
-from .task import Task, choose_size, read_hashes, run_name
+from .task import Task, choose_size, read_hashes, run_about, run_name
 from .resume import read_start
 from .train import find_unfinished, fit, load_run, open_run, run_differences
 from .evaluate import PROTOCOLS, protocol_results
@@ -188,7 +188,7 @@ def run_seeds(
     store, # `Store`
 ):
     "One run per seed, each in a folder of its own; what was left unfinished goes on. A list of (`Run`, protocol -> `Result`)."
-    seeds, info = range(p.seed, p.seed + p.seeds), dict(data=store.name, preset=p.preset, size=size)
+    seeds, info = range(p.seed, p.seed + p.seeds), run_about(store, p.preset, size)
     jobs = [(in_project(p.out_dir), run_name(store, p.preset, size, s), cfg.override({'train.seed': s}), store) for s in seeds]
     left = [find_unfinished(*job, p.fork) for job in jobs]   # whatever is refused is refused before hours have gone by
     if p.seeds == 1:
